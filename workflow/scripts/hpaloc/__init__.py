@@ -1,0 +1,1 @@
+"""Subcellular locations of human proteins from four-channel fluorescence images."""

@@ -1,0 +1,67 @@
+"""The 28 subcellular locations, the four channels, and label lists as text."""
+
+import csv
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from hpaloc.log import InputError
+
+CLASSES_CSV = Path(__file__).resolve().parents[3] / "resources" / "classes.csv"
+
+with open(CLASSES_CSV, newline="", encoding="utf-8") as _file:
+    CLASS_NAMES: tuple[str, ...] = tuple(row["name"] for row in csv.DictReader(_file))
+
+N_CLASSES = len(CLASS_NAMES)
+_NUMBER_OF_NAME = {name.lower(): number for number, name in enumerate(CLASS_NAMES)}
+
+# The order of the planes of every array: channels last, always these four.
+CHANNELS = ("red", "green", "blue", "yellow")
+CHANNEL_STAINS = ("microtubules", "protein", "nucleus", "endoplasmic reticulum")
+
+PROBABILITY_COLUMNS = tuple(f"p{number:02d}" for number in range(N_CLASSES))
+
+
+def parse_labels(text: str, where: str) -> list[int]:
+    """Class numbers of a label cell such as ``"16 0"``, in the order written.
+
+    ``where`` names the file and line for the error. Raises InputError for
+    anything that is not a class number 0..27, and for a doubled class.
+    """
+    labels = []
+    for word in text.split():
+        # int() also takes "+1", "1_0" and Arabic-Indic digits: none is a class number.
+        if not (word.isascii() and word.isdigit()) or int(word) >= N_CLASSES:
+            raise InputError(f"{where}: {word!r} is not a class number from 0 to {N_CLASSES - 1}.")
+        if int(word) in labels:
+            raise InputError(f"{where}: class {word} stands twice in {text!r}.")
+        labels.append(int(word))
+    return labels
+
+
+def class_number(text: str, where: str) -> int:
+    """The class of a number or of a name of resources/classes.csv (case does not count)."""
+    word = text.strip()
+    if word.isascii() and word.isdigit() and int(word) < N_CLASSES:
+        return int(word)
+    if word.lower() in _NUMBER_OF_NAME:
+        return _NUMBER_OF_NAME[word.lower()]
+    raise InputError(
+        f"{where}: {word!r} is neither a class number from 0 to {N_CLASSES - 1}"
+        f" nor a class name ({', '.join(CLASS_NAMES)})."
+    )
+
+
+def format_labels(labels: Iterable[int]) -> str:
+    """``[16, 0]`` as ``"16 0"``, the format of Kaggle's tables."""
+    return " ".join(str(label) for label in labels)
+
+
+def multi_hot(label_lists: Iterable[Iterable[int]]) -> np.ndarray:
+    """Label lists of n images as a bool array n × 28."""
+    lists = [list(labels) for labels in label_lists]
+    hot = np.zeros((len(lists), N_CLASSES), dtype=bool)
+    for row, labels in enumerate(lists):
+        hot[row, labels] = True
+    return hot

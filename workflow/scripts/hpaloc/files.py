@@ -1,0 +1,74 @@
+"""Files that appear whole or not at all, their digests, and paths that stay in their folder."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from hpaloc.log import InputError
+
+
+@contextmanager
+def written_whole(path: str | Path) -> Iterator[Path]:
+    """A path beside ``path`` to write to; renamed to ``path`` when the block ends well."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # The suffix is kept last: writers such as Pillow and NumPy choose the format by it.
+    aside = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+    try:
+        yield aside
+        os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def write_parquet(frame: pd.DataFrame, path: str | Path) -> None:
+    with written_whole(path) as aside:
+        frame.to_parquet(aside, index=False, compression="zstd")
+
+
+def write_csv(frame: pd.DataFrame, path: str | Path) -> None:
+    with written_whole(path) as aside:
+        frame.to_csv(aside, index=False, lineterminator="\n")
+
+
+def write_text(text: str, path: str | Path) -> None:
+    with written_whole(path) as aside:
+        aside.write_text(text, encoding="utf-8")
+
+
+def write_json(value: Any, path: str | Path) -> None:
+    write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", path)
+
+
+def sha256_of_file(path: str | Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_digest(of: str | Path, path: str | Path) -> None:
+    """Writes the sha256 of file ``of``: Snakemake compares this small file instead of a big one.
+
+    Snakemake compares inputs over 1 MB by time; a rule takes the big file as
+    ``ancient`` and its digest file as the trigger.
+    """
+    write_text(f"{sha256_of_file(of)}\n", path)
+
+
+def canonical_json(value: Any) -> str:
+    """One text for equal values: sorted keys, no blanks."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"))
+
+
+def inside(folder: str | Path, name: str, where: str) -> Path:
+    """``folder/name``, refused where it would leave the folder (``where`` names the table's row)."""
+    folder = Path(folder)
+    path = Path(os.path.normpath(folder / name))
+    if os.path.isabs(name) or not path.is_relative_to(os.path.normpath(folder)):
+        raise InputError(f"{where}: the path {name!r} leaves the folder {folder}.")
+    return path

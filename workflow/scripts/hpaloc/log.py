@@ -1,0 +1,66 @@
+"""Logging of every program: one format, errors in words, progress with rates and time left."""
+
+import logging
+import sys
+import time
+from collections.abc import Callable
+
+
+class InputError(Exception):
+    """Something that the user can mend: the message says what, where, why and what to do."""
+
+
+def run_program(main: Callable[[], None]) -> None:
+    """Runs a script's ``main`` with logging to standard error.
+
+    An InputError ends the program with its message and status 1; any other
+    exception is a defect and keeps its traceback.
+    """
+    logging.basicConfig(
+        stream=sys.stderr,
+        level=logging.INFO,
+        format="%(asctime)s %(levelname)s %(message)s",
+        datefmt="%H:%M:%S",
+        force=True,
+    )
+    logging.captureWarnings(True)
+    try:
+        main()
+    except InputError as error:
+        logging.getLogger("hpaloc").error("%s", error)
+        sys.exit(1)
+    except Exception:
+        logging.getLogger("hpaloc").exception("a defect of this program; please report it")
+        sys.exit(70)
+
+
+def duration(seconds: float) -> str:
+    """``3725`` as ``1h02m``, ``65`` as ``1m05s``, ``4.2`` as ``4s``."""
+    whole = round(seconds)
+    if whole >= 3600:
+        return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
+    if whole >= 60:
+        return f"{whole // 60}m{whole % 60:02d}s"
+    return f"{whole}s"
+
+
+class Progress:
+    """Lines such as ``rendered 300 of 1200 images (25 %), 31.2 images/s, 29s left``."""
+
+    def __init__(self, verb: str, total: int, unit: str, every_s: float = 10.0):
+        self.verb, self.total, self.unit, self.every_s = verb, total, unit, every_s
+        self.done = 0
+        self.start = self.last = time.monotonic()
+
+    def add(self, count: int = 1) -> None:
+        self.done += count
+        now = time.monotonic()
+        if now - self.last >= self.every_s or self.done == self.total:
+            self.last = now
+            rate = self.done / max(now - self.start, 1e-9)
+            left = duration((self.total - self.done) / rate)
+            logging.getLogger("hpaloc").info(
+                "%s %d of %d %s (%d %%), %.1f %s/s, %s left",
+                self.verb, self.done, self.total, self.unit,
+                100 * self.done // max(self.total, 1), rate, self.unit, left,
+            )  # fmt: skip
