@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -30,7 +32,7 @@ def tables(draw, n_classes=3):
 def brute_force(score, values):
     """Best score and midpoint of the widest interval, by trying one threshold per interval."""
     edges = np.unique(np.append(values.astype(np.float64), 0.0))
-    intervals = list(zip(edges[:-1], edges[1:], strict=True))
+    intervals = list(itertools.pairwise(edges))
     if edges[0] in values.astype(np.float64):
         intervals.insert(0, (0.0, 0.0))
     tried = [score(high) for _, high in intervals]

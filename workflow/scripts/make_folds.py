@@ -1,0 +1,44 @@
+"""Splits the labelled images of a source into multilabel-stratified folds."""
+
+import argparse
+import json
+import logging
+
+from hpaloc.files import write_csv, write_digest, write_parquet
+from hpaloc.folds import fold_counts, make_folds
+from hpaloc.index import read_index
+from hpaloc.log import run_program
+
+log = logging.getLogger("hpaloc")
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--arrays", required=True, help="index of the arrays (Parquet)")
+    parser.add_argument("--n", required=True, type=int, help="number of folds")
+    parser.add_argument("--seed", required=True, type=int)
+    parser.add_argument(
+        "--group-by",
+        default=[],
+        type=json.loads,
+        help='columns of the index, as JSON: ["antibody"]; tiles of an image always stay together',
+    )
+    parser.add_argument("--folds", required=True, help="output: image_id, group, fold (Parquet)")
+    parser.add_argument("--digest", required=True, help="output: sha256 of the folds")
+    parser.add_argument("--counts", required=True, help="output: images of each class (CSV)")
+    args = parser.parse_args(argv)
+
+    index = read_index(args.arrays)
+    folds = make_folds(index, args.n, args.seed, args.group_by)
+    counts = fold_counts(folds, index, args.n)
+    log.info(
+        "%d images in %d units, %d folds; no class is further than %.1f images from an even split",
+        len(folds), folds["group"].nunique(), args.n, counts["deviation"].abs().max(),
+    )  # fmt: skip
+    write_csv(counts, args.counts)
+    write_parquet(folds, args.folds)
+    write_digest(args.folds, args.digest)
+
+
+if __name__ == "__main__":
+    run_program(main)
