@@ -1,12 +1,16 @@
 """The 28 subcellular locations, the four channels, and label lists as text."""
 
+from __future__ import annotations
+
 import csv
 from collections.abc import Iterable
 from pathlib import Path
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from hpaloc.log import InputError
+
+if TYPE_CHECKING:  # the configuration is checked where Snakemake runs, which comes without NumPy
+    import numpy as np
 
 CLASSES_CSV = Path(__file__).resolve().parents[3] / "resources" / "classes.csv"
 
@@ -60,6 +64,8 @@ def format_labels(labels: Iterable[int]) -> str:
 
 def multi_hot(label_lists: Iterable[Iterable[int]]) -> np.ndarray:
     """Label lists of n images as a bool array n × 28."""
+    import numpy as np
+
     lists = [list(labels) for labels in label_lists]
     hot = np.zeros((len(lists), N_CLASSES), dtype=bool)
     for row, labels in enumerate(lists):

@@ -1,16 +1,19 @@
 """Files that appear whole or not at all, their digests, and paths that stay in their folder."""
 
+from __future__ import annotations
+
 import hashlib
 import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from hpaloc.log import InputError
+
+if TYPE_CHECKING:  # the Snakefile imports this module, and Snakemake comes without pandas
+    import pandas as pd
 
 
 @contextmanager

@@ -1,0 +1,36 @@
+# make demo: the whole workflow on simulated cells, from nothing.  make test: the tests, from nothing.
+
+PYTHON ?= python3
+SNAKEMAKE = .venv/bin/snakemake
+
+.PHONY: demo test lint report clean-demo
+
+demo: .venv/ready
+	$(SNAKEMAKE) --configfile config/demo.yaml arrays
+	$(SNAKEMAKE) --configfile config/demo.yaml folds
+	$(SNAKEMAKE) --configfile config/demo.yaml
+	$(SNAKEMAKE) --configfile config/demo.yaml --report results/demo/report.html
+
+test: .venv/ready
+	.venv/bin/python -m pytest
+
+lint: .venv/ready
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/snakefmt --check Snakefile workflow/rules
+	$(SNAKEMAKE) --lint --configfile config/demo.yaml
+
+report: .venv/ready
+	$(SNAKEMAKE) --report results/report.html
+
+# What the demo made; its sources and its states of training too.
+clean-demo:
+	rm -rf results/demo results/sources/demo_train results/sources/demo_test results/state/train_fold/demo_*
+
+# The same environment for everything. `ready` is written last: an installation that broke off is
+# done again.
+.venv/ready: requirements.txt requirements-dev.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, PYTHON=… names one; this is " + sys.version)'
+	$(PYTHON) -m venv .venv
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	touch .venv/ready

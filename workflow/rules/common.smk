@@ -1,0 +1,129 @@
+# Names and helpers that more than one stage uses. Nothing here makes a file.
+
+import math
+import os
+import sys
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+
+SCRIPTS = os.path.relpath(f"{workflow.basedir}/workflow/scripts")
+# Ours first: `hpaloc` must be the workflow's even where another package has the name.
+sys.path.insert(0, os.path.abspath(SCRIPTS))
+
+from hpaloc.config import check_source, resolve
+from hpaloc.digest import code_digest
+from hpaloc.files import canonical_json, sha256_of_file
+from hpaloc.listing import list_images, listing_digest
+from hpaloc.log import InputError
+
+# `python` in a shell command is the one that runs Snakemake, from whatever PATH it was
+# started; an activated conda environment puts its own before it.
+os.environ["PATH"] = os.path.dirname(sys.executable) + os.pathsep + os.environ.get("PATH", "")
+
+
+def in_words(function, *arguments):
+    """Calls a function; what the user can mend is told without a traceback."""
+    try:
+        return function(*arguments)
+    except InputError as error:
+        raise WorkflowError(str(error)) from None
+
+
+config.update(in_words(resolve, config))
+
+
+RESULTS = f"results/{config['run']}".rstrip("/")
+SOURCES = "results/sources"
+RECIPES = config["recipes"]
+TRAIN_SOURCE, TEST_SOURCE = config["train_source"], config["test_source"]
+FINAL = config["evaluate"][0]
+FOLDS = sorted(config["folds"]["train"])
+SIMULATED = any(config["sources"][name]["kind"] == "simulated" for name in (TRAIN_SOURCE, TEST_SOURCE))
+TEST_IS_LABELLED = config["sources"][TEST_SOURCE].get("labels", "made") is not None
+
+for name in (TRAIN_SOURCE, TEST_SOURCE):
+    in_words(
+        check_source, name, config["sources"][name], Path(f"{SOURCES}/{name}/raw/settings.json")
+    )
+
+
+wildcard_constraints:
+    source="[A-Za-z0-9_-]+",
+    recipe="[A-Za-z0-9_-]+",
+    size=r"\d+",
+    shard=r"\d{3,}",
+    part=r"\d{3,}",
+    fold=r"\d+",
+
+
+def sources_of_kind(kind):
+    """A wildcard constraint: the names of the sources of a kind."""
+    names = [name for name, source in config["sources"].items() if source["kind"] == kind]
+    return "|".join(names) or "(?!)"
+
+
+def source_settings(wildcards):
+    return canonical_json(config["sources"][wildcards.source])
+
+
+def arrays_folder(source):
+    return f"{SOURCES}/{source}/arrays_{config['arrays']['size']}"
+
+
+def numbered(pattern, count):
+    return [pattern.format(f"{number:03d}") for number in range(count)]
+
+
+def shard_count(source):
+    """Jobs that convert a source; from the configuration, or for a folder from what lies in it."""
+    settings = config["sources"][source]
+    images = settings.get("images") or len(folder_listing(source)) / files_per_image(settings)
+    return max(1, math.ceil(images / config["arrays"]["images_per_shard"]))
+
+
+def part_count(source):
+    """Jobs that predict a source."""
+    images = shard_count(source) * config["arrays"]["images_per_shard"]
+    return max(1, math.ceil(images / config["prediction"]["images_per_job"]))
+
+
+def generation_folds(recipe):
+    return FOLDS if recipe in config["train"] else FOLDS[:1]
+
+
+def models(recipe, folds, file):
+    return [f"{RESULTS}/models/{recipe}/fold{fold}/{file}" for fold in folds]
+
+
+def attempt_scaled(mem_mb):
+    """Memory that grows with each attempt of a job that ran out of it."""
+    return lambda wildcards, attempt: mem_mb * attempt
+
+
+def figure(name, category="Figures", **labels):
+    return report(
+        f"{RESULTS}/figures/{name}.png",
+        caption=f"../report/{name}.rst",
+        category=category,
+        labels={"shows": name.replace("_", " "), **labels},
+    )
+
+
+def recipe_json(wildcards):
+    return canonical_json(RECIPES[wildcards.recipe])
+
+
+def recipe_threads(wildcards):
+    return RECIPES[wildcards.recipe]["torch_threads"]
+
+
+def pretrained_files(wildcards):
+    """Input files of a recipe that starts from trained weights; the digest is the trigger."""
+    recipe = RECIPES[wildcards.recipe]
+    if recipe["pretrained"] is None:
+        return {}
+    if recipe["pretrained"] == "imagenet":
+        stem = f"results/weights/{recipe['network']}"
+        return {"weights": ancient(f"{stem}.safetensors"), "weights_digest": f"{stem}.sha256"}
+    return {"weights": ancient(recipe["pretrained"])}

@@ -1,0 +1,59 @@
+# Needs: nothing but the configuration (simulated), or a folder of images (local).
+# Makes: results/sources/<source>/raw/ - the index of the images, and of a made source the images.
+# Every kind of source ends here with the same index; nothing downstream knows which it was.
+
+
+rule simulate_source:
+    output:
+        index=f"{SOURCES}/{{source}}/raw/index.parquet",
+        digest=f"{SOURCES}/{{source}}/raw/index.sha256",
+        settings=f"{SOURCES}/{{source}}/raw/settings.json",
+    wildcard_constraints:
+        source=sources_of_kind("simulated"),
+    log:
+        f"{SOURCES}/{{source}}/logs/simulate_source.log",
+    benchmark:
+        f"{SOURCES}/{{source}}/benchmarks/simulate_source.tsv"
+    conda:
+        "../../envs/images.yaml"
+    threads: 16
+    resources:
+        mem_mb=attempt_scaled(4_000),
+        runtime="12h",
+    params:
+        code=code_digest("simulate_source"),
+        settings=source_settings,
+        raw=lambda wildcards: f"{SOURCES}/{wildcards.source}/raw",
+    shell:
+        "python {SCRIPTS}/simulate_source.py --name {wildcards.source} --settings {params.settings:q}"
+        " --raw {params.raw} --index {output.index} --digest {output.digest}"
+        " --settings-out {output.settings} --workers {threads} > {log} 2>&1"
+
+
+rule index_local:
+    output:
+        index=f"{SOURCES}/{{source}}/raw/index.parquet",
+        digest=f"{SOURCES}/{{source}}/raw/index.sha256",
+        settings=f"{SOURCES}/{{source}}/raw/settings.json",
+    wildcard_constraints:
+        source=sources_of_kind("local"),
+    log:
+        f"{SOURCES}/{{source}}/logs/index_local.log",
+    benchmark:
+        f"{SOURCES}/{{source}}/benchmarks/index_local.tsv"
+    conda:
+        "../../envs/images.yaml"
+    threads: 8
+    resources:
+        mem_mb=attempt_scaled(4_000),
+        runtime="4h",
+    params:
+        code=code_digest("index_local"),
+        settings=source_settings,
+        # The folder is no input (too many files): another listing or label table is the trigger.
+        listing=lambda wildcards: folder_digest(wildcards.source),
+        labels=lambda wildcards: labels_digest(wildcards.source),
+    shell:
+        "python {SCRIPTS}/index_local.py --name {wildcards.source} --settings {params.settings:q}"
+        " --index {output.index} --digest {output.digest} --settings-out {output.settings}"
+        " --workers {threads} > {log} 2>&1"

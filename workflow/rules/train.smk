@@ -1,0 +1,75 @@
+# Needs: arrays of the training source, folds, and for `pretrained: imagenet` the network once.
+# Makes: <results>/models/<recipe>/fold<k>/ - weights, what was recorded by step and by epoch, and
+# the probabilities of the fold's validation images. One job a recipe and fold.
+# Checkpoints are no outputs (Snakemake deletes those of a failed job): they lie in results/state/.
+
+
+rule train:
+    input:
+        [models(recipe, FOLDS, "weights.sha256") for recipe in config["train"]],
+        [
+            models(recipe, generation_folds(recipe), "weights.sha256")
+            for recipe in config["generations"]
+        ],
+
+
+rule fetch_weights:
+    output:
+        weights="results/weights/{network}.safetensors",
+        digest="results/weights/{network}.sha256",
+    log:
+        "results/logs/fetch_weights/{network}.log",
+    conda:
+        "../../envs/train.yaml"
+    localrule: True
+    params:
+        code=code_digest("fetch_weights"),
+    shell:
+        "python {SCRIPTS}/fetch_weights.py --network {wildcards.network} --weights {output.weights}"
+        " --digest {output.digest} > {log} 2>&1"
+
+
+rule train_fold:
+    input:
+        unpack(pretrained_files),
+        arrays=ancient(f"{arrays_folder(TRAIN_SOURCE)}/index.parquet"),
+        arrays_digest=f"{arrays_folder(TRAIN_SOURCE)}/index.sha256",
+        shards=ancient(
+            numbered(f"{arrays_folder(TRAIN_SOURCE)}/shard_{{}}.npy", shard_count(TRAIN_SOURCE))
+        ),
+        folds=ancient(f"{RESULTS}/folds/folds.parquet"),
+        folds_digest=f"{RESULTS}/folds/folds.sha256",
+    output:
+        weights=f"{RESULTS}/models/{{recipe}}/fold{{fold}}/weights.safetensors",
+        digest=f"{RESULTS}/models/{{recipe}}/fold{{fold}}/weights.sha256",
+        model=f"{RESULTS}/models/{{recipe}}/fold{{fold}}/model.json",
+        steps=f"{RESULTS}/models/{{recipe}}/fold{{fold}}/steps.parquet",
+        epochs=f"{RESULTS}/models/{{recipe}}/fold{{fold}}/epochs.parquet",
+        validation=f"{RESULTS}/models/{{recipe}}/fold{{fold}}/validation.parquet",
+    log:
+        f"{RESULTS}/logs/train_fold/{{recipe}}/fold{{fold}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/train_fold/{{recipe}}/fold{{fold}}.tsv"
+    conda:
+        "../../envs/train.yaml"
+    threads: recipe_threads
+    resources:
+        gpu=config["gpus_per_fold"],
+        nodes=1,
+        mem_mb=attempt_scaled(24_000),
+        runtime="48h",
+    params:
+        code=code_digest("train_fold"),
+        recipe=recipe_json,
+        pretrained=lambda wildcards, input: f"--pretrained {input.weights}" if input.get("weights") else "",
+        run=config["run"] or "config",
+        state="results/state",
+    shell:
+        "python {SCRIPTS}/train_fold.py --arrays {input.arrays} --arrays-digest {input.arrays_digest}"
+        " --folds {input.folds} --folds-digest {input.folds_digest} --fold {wildcards.fold}"
+        " --recipe {params.recipe:q} --name {wildcards.recipe} --run {params.run}"
+        " --code {params.code} --state {params.state} {params.pretrained}"
+        " --gpus {resources.gpu} --workers {threads}"
+        " --weights {output.weights} --weights-digest {output.digest} --model {output.model}"
+        " --steps {output.steps} --epochs {output.epochs} --validation {output.validation}"
+        " > {log} 2>&1"

@@ -1,0 +1,211 @@
+"""The configuration: checked against its schema, filled with defaults, recipes inherited.
+
+Runs where Snakemake runs, before anything else: nothing but the standard library and
+what Snakemake itself needs is imported. Every fault is told at once, each with its key
+and what is allowed.
+"""
+
+import copy
+import difflib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import ValidationError
+
+from hpaloc.log import InputError
+from hpaloc.scheme import check_scheme
+
+SCHEMA = Path(__file__).resolve().parents[2] / "schemas" / "config.schema.yaml"
+
+
+def load_schema() -> dict:
+    return yaml.safe_load(SCHEMA.read_text(encoding="utf-8"))
+
+
+def resolve(config: dict) -> dict:
+    """The whole configuration with every key present. Raises InputError listing all faults."""
+    schema = load_schema()
+    config = copy.deepcopy(config)
+    faults: list[str] = []
+    recipes = config.get("recipes")
+    if isinstance(recipes, dict):
+        # Inheritance comes before the defaults: an unset key is the parent's, not the default.
+        config["recipes"] = {
+            name: _inherited(name, recipes, faults) for name in recipes if isinstance(name, str)
+        }
+    _fill(config, schema, schema)
+    faults += [_in_words(error) for error in Draft202012Validator(schema).iter_errors(config)]
+    if not faults:
+        faults += list(_contradictions(config))
+    if faults:
+        lines = "\n".join(f"  - {fault}" for fault in faults)
+        raise InputError(f"The configuration cannot be used:\n{lines}")
+    return config
+
+
+def _inherited(name: str, recipes: dict, faults: list[str]) -> Any:
+    """A recipe laid over the ones it inherits from: maps merge, all else is replaced."""
+    chain = [name]
+    while isinstance(recipes[chain[-1]], dict) and (above := recipes[chain[-1]].get("inherit")):
+        if above not in recipes:
+            faults.append(f"recipes.{chain[-1]}.inherit: there is no recipe {above!r}.")
+            break
+        if above in chain:
+            faults.append(f"recipes.{name}.inherit: {' -> '.join([*chain, above])} is a circle.")
+            break
+        chain.append(above)
+    if not isinstance(recipes[name], dict):
+        return recipes[name]
+    merged: dict = {}
+    for ancestor in reversed(chain):
+        if isinstance(recipes[ancestor], dict):
+            merged = _merged(merged, recipes[ancestor])
+    merged.pop("inherit", None)
+    return merged
+
+
+def _merged(below: dict, above: dict) -> dict:
+    merged = copy.deepcopy(below)
+    for key, value in above.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        # A map that names another kind of thing (an optimizer, a schedule) replaces the old one.
+        if both and value.get("name", merged[key].get("name")) == merged[key].get("name"):
+            merged[key] = _merged(merged[key], value)
+        else:
+            merged[key] = copy.deepcopy(value)
+    return merged
+
+
+def _fill(value: Any, schema: dict, root: dict) -> None:
+    """Sets the default of every key that is not there, in place, down the tree."""
+    schema = _looked_up(schema, root)
+    schema = _variant(value, schema, root) or schema
+    if not isinstance(value, dict):
+        return
+    for key, part in schema.get("properties", {}).items():
+        part = _looked_up(part, root)
+        if key not in value and "default" in part:
+            value[key] = copy.deepcopy(part["default"])
+        if key in value:
+            _fill(value[key], part, root)
+    if isinstance(part := schema.get("additionalProperties"), dict):
+        for key in value.keys() - schema.get("properties", {}).keys():
+            _fill(value[key], part, root)
+
+
+def _looked_up(schema: dict, root: dict) -> dict:
+    if "$ref" not in schema:
+        return schema
+    found: Any = root
+    for key in schema["$ref"].removeprefix("#/").split("/"):
+        found = found[key]
+    return found | {key: value for key, value in schema.items() if key != "$ref"}
+
+
+def _variant(value: Any, schema: dict, root: dict) -> dict | None:
+    """Of ``allOf: if/then`` alternatives the one that the value's kind or name chooses."""
+    for branch in schema.get("allOf", []):
+        if "if" in branch and isinstance(value, dict):
+            condition = dict(branch["if"])
+            if Draft202012Validator(condition).is_valid(value):
+                return _looked_up(branch["then"], root)
+    return None
+
+
+def _in_words(error: ValidationError) -> str:
+    key = ".".join(str(part) for part in error.absolute_path) or "the top level"
+    if error.validator == "additionalProperties" and isinstance(error.instance, dict):
+        known = list(error.schema.get("properties", {}))
+        unknown = [name for name in error.instance if name not in known]
+        close = difflib.get_close_matches(str(unknown[0]), known, 1) if unknown else []
+        hint = f" Did you mean {close[0]!r}?" if close else ""
+        return f"{key}: unknown key {', '.join(map(repr, unknown))}.{hint} Allowed: {', '.join(known)}."
+    if error.validator == "required":
+        missing = [name for name in error.validator_value if name not in error.instance]
+        return f"{key}: the key {', '.join(map(repr, missing))} is missing."
+    said = json.dumps(error.instance, default=str)
+    said = said if len(said) <= 80 else said[:77] + "..."
+    return f"{key}: {said} is not allowed. Allowed: {allowed(error.schema)}."
+
+
+def allowed(schema: dict) -> str:
+    """What a schema admits, in words: ``a whole number, at least 1``."""
+    if "enum" in schema:
+        return ", ".join(json.dumps(value) for value in schema["enum"])
+    if "const" in schema:
+        return json.dumps(schema["const"])
+    for key in ("anyOf", "oneOf"):
+        if key in schema:
+            return " or ".join(allowed(part) for part in schema[key])
+    names = {
+        "integer": "a whole number", "number": "a number", "string": "a text",
+        "boolean": "true or false", "array": "a list", "object": "a map", "null": "null",
+    }  # fmt: skip
+    types = schema.get("type", "object")
+    words = [" or ".join(names[name] for name in ([types] if isinstance(types, str) else types))]
+    bounds = {
+        "minimum": "at least {}", "exclusiveMinimum": "above {}", "maximum": "at most {}",
+        "exclusiveMaximum": "below {}", "pattern": "of the form {}", "multipleOf": "a multiple of {}",
+        "minItems": "at least {} of them", "maxItems": "at most {} of them",
+        "minLength": "not empty", "uniqueItems": "each once", "minProperties": "at least {} key",
+    }  # fmt: skip
+    words += [text.format(schema[name]) for name, text in bounds.items() if name in schema]
+    if isinstance(schema.get("items"), dict) and types == "array":
+        words.append(f"each {allowed(schema['items'])}")
+    return ", ".join(words)
+
+
+def _contradictions(config: dict) -> Iterator[str]:
+    """Faults that no schema can see: one key against another."""
+    sources, recipes, folds = config["sources"], config["recipes"], config["folds"]
+    for key in ("train_source", "test_source"):
+        if config[key] not in sources:
+            yield f"{key}: there is no source {config[key]!r}. Sources: {', '.join(sources)}."
+    if config["train_source"] == config["test_source"]:
+        yield "test_source: it is the training source; test data must never be trained on."
+    if any(fold > folds["n"] for fold in folds["train"]):
+        yield f"folds.train: {folds['train']} names a fold above {folds['n']} (folds.n)."
+    for key in ("train", "evaluate", "generations"):
+        for name in config[key]:
+            if name not in recipes:
+                yield f"{key}: there is no recipe {name!r}. Recipes: {', '.join(recipes)}."
+    for name in config["evaluate"]:
+        if name not in config["train"]:
+            yield f"evaluate: {name!r} is not in train: {', '.join(config['train'])}."
+    for name, recipe in recipes.items():
+        try:
+            check_scheme(recipe["augmentation"], f"recipes.{name}.augmentation")
+        except InputError as fault:
+            yield str(fault)
+    trained = sources.get(config["train_source"], {})
+    if trained.get("kind") == "local" and trained.get("labels") is None:
+        yield f"sources.{config['train_source']}.labels: a training source needs labels."
+
+
+def check_source(name: str, settings: dict, record: Path) -> None:
+    """Refuses a source that was made with other settings than the config's.
+
+    ``record`` is the source's settings.json; where it is absent the source is not made yet.
+    """
+    if not record.is_file():
+        return
+    made = json.loads(record.read_text(encoding="utf-8"))["settings"]
+    if made == settings:
+        return
+    differ = sorted(
+        key for key in made.keys() | settings.keys() if made.get(key) != settings.get(key)
+    )
+    raise InputError(
+        f"The source {name!r} was made with other settings than the configuration names:\n"
+        + "".join(
+            f"  {key}: made with {json.dumps(made.get(key))},"
+            f" the configuration says {json.dumps(settings.get(key))}\n"
+            for key in differ
+        )
+        + f"Give the source of the configuration another name, or delete {record.parent.parent}"
+        " and run again."
+    )

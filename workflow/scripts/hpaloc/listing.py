@@ -1,0 +1,28 @@
+"""What lies in a folder of images, told from names and sizes alone: quick enough for planning."""
+
+import hashlib
+import os
+from pathlib import Path
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".npy")
+
+
+def list_images(folder: str | Path) -> list[tuple[str, int]]:
+    """Relative POSIX path and size in bytes of each image file below ``folder``, sorted.
+
+    Hidden files and folders are left out, as are files with other endings.
+    """
+    found = []
+    for parent, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in names:
+            if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith("."):
+                path = Path(parent, name)
+                found.append((path.relative_to(folder).as_posix(), path.stat().st_size))
+    return sorted(found)
+
+
+def listing_digest(images: list[tuple[str, int]]) -> str:
+    """sha256 (hex) of a listing: another when an image comes, goes or changes its size."""
+    lines = "".join(f"{name}\t{size}\n" for name, size in images)
+    return hashlib.sha256(lines.encode("utf-8", "surrogateescape")).hexdigest()
