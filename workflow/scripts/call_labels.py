@@ -1,0 +1,33 @@
+"""Calls the labels of predictions with the thresholds of one strategy."""
+
+import argparse
+
+from hpaloc.calling import labels_table, read_thresholds, strategy_thresholds, submission_table
+from hpaloc.files import write_csv, write_parquet
+from hpaloc.log import run_program
+from hpaloc.predictions import read_probabilities
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--predictions", required=True, help="probabilities (Parquet)")
+    parser.add_argument("--thresholds", required=True, help="table of thresholds (CSV)")
+    parser.add_argument(
+        "--strategy",
+        required=True,
+        help="global, per_class_raw, per_class_smoothed, frequency_matched or a number",
+    )
+    parser.add_argument(
+        "--labels", required=True, help="output: probabilities and labels (Parquet)"
+    )
+    parser.add_argument("--submission", required=True, help="output: Id,Predicted (CSV)")
+    args = parser.parse_args(argv)
+
+    thresholds = strategy_thresholds(read_thresholds(args.thresholds), args.strategy)
+    labels = labels_table(read_probabilities(args.predictions), thresholds)
+    write_parquet(labels, args.labels)
+    write_csv(submission_table(labels), args.submission)
+
+
+if __name__ == "__main__":
+    run_program(main)

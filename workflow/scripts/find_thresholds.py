@@ -1,0 +1,43 @@
+"""Finds the thresholds of all classes and of each class from out-of-fold predictions."""
+
+import argparse
+import logging
+
+from hpaloc.calling import pooled_validation, threshold_table
+from hpaloc.files import write_csv
+from hpaloc.index import read_index
+from hpaloc.log import run_program
+
+log = logging.getLogger("hpaloc")
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--validation", required=True, nargs="+", help="validation probabilities of each fold"
+    )
+    parser.add_argument("--epochs", required=True, nargs="+", help="epoch tables of the same folds")
+    parser.add_argument("--folds", required=True, nargs="+", type=int, help="numbers of the folds")
+    parser.add_argument("--arrays", required=True, help="index of the arrays, for the labels")
+    parser.add_argument(
+        "--smoothing", required=True, type=float, help="weight of the newest epoch, 0 to 1"
+    )
+    parser.add_argument("--thresholds", required=True, help="output: table of thresholds (CSV)")
+    args = parser.parse_args(argv)
+    if not len(args.validation) == len(args.epochs) == len(args.folds):
+        parser.error("--validation, --epochs and --folds must name as many folds each")
+
+    pools = pooled_validation(args.validation, args.epochs)
+    log.info(
+        "%d images from the validation sets of folds %s; thresholds smoothed over %d epochs",
+        len(pools[0]), ", ".join(map(str, args.folds)), len(pools),
+    )  # fmt: skip
+    table = threshold_table(pools, read_index(args.arrays), args.smoothing)
+    without = table.loc[table["fallback"] != "", "name"].tolist()
+    if without:
+        log.warning("no positives, so that the global threshold is used: %s", ", ".join(without))
+    write_csv(table, args.thresholds)
+
+
+if __name__ == "__main__":
+    run_program(main)

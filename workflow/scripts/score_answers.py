@@ -1,0 +1,29 @@
+"""Scores an answer sheet, a person's or a network's, against the truth.
+
+Both are CSV files with class numbers separated by blanks: `Id,Target` and `Id,Predicted`.
+"""
+
+import argparse
+
+from hpaloc.answers import ANSWERS, TRUTH, matched, read_sheet
+from hpaloc.evaluation import scores_table
+from hpaloc.files import write_csv
+from hpaloc.log import run_program
+from hpaloc.metrics import scores
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--truth", required=True, help="CSV with the columns Id,Target")
+    parser.add_argument("--answers", required=True, help="CSV with the columns Id,Predicted")
+    parser.add_argument("--metrics", required=True, help="output: CSV with metric,value")
+    args = parser.parse_args(argv)
+
+    truth, predicted = matched(
+        read_sheet(args.truth, TRUTH), read_sheet(args.answers, ANSWERS), args.truth, args.answers
+    )
+    write_csv(scores_table(scores(truth, predicted))[["metric", "value"]], args.metrics)
+
+
+if __name__ == "__main__":
+    run_program(main)
