@@ -1,0 +1,35 @@
+"""Renders a source of simulated cells: image files, index, digest and the resolved settings."""
+
+import argparse
+import json
+from pathlib import Path
+
+from hpaloc.files import write_digest, write_json
+from hpaloc.index import write_index
+from hpaloc.log import run_program
+from hpaloc.simulate.source import check_settings, make_source
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--name", required=True, help="name of the source in the index")
+    parser.add_argument("--settings", required=True, type=json.loads, help="settings as JSON")
+    parser.add_argument("--raw", required=True, type=Path, help="folder of the image files")
+    parser.add_argument("--index", required=True, type=Path, help="index to write (Parquet)")
+    parser.add_argument("--digest", required=True, type=Path, help="sha256 of the index to write")
+    parser.add_argument("--settings-out", required=True, type=Path, help="settings.json to write")
+    parser.add_argument("--workers", type=int, default=1, help="processes that render")
+    args = parser.parse_args(argv)
+
+    check_settings(args.settings)
+    # An index must never stand beside images of other settings, not even after a kill.
+    for path in (args.index, args.digest, args.settings_out):
+        path.unlink(missing_ok=True)
+    write_index(make_source(args.name, args.settings, args.raw, args.workers), args.index)
+    write_digest(args.index, args.digest)
+    about = {"kind": "simulated", "root": ".", "simulated": True, "labelled": True}
+    write_json(about | {"settings": args.settings}, args.settings_out)
+
+
+if __name__ == "__main__":
+    run_program(main)
