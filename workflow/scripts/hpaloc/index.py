@@ -5,6 +5,7 @@ they are rows of shards. Both are Parquet files with exactly these columns and n
 so that equal indexes are equal files.
 """
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
@@ -12,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hpaloc.classes import CHANNELS, N_CLASSES
-from hpaloc.files import write_digest, written_whole
+from hpaloc.files import sha256_of_file, write_text, written_whole
 from hpaloc.log import InputError
 
 _ABOUT = [
@@ -68,8 +69,20 @@ def read_index(path: str | Path) -> pd.DataFrame:
     return frame
 
 
-def write_index(frame: pd.DataFrame, path: str | Path) -> None:
-    """Writes ``frame`` as an index, and its sha256 beside it as ``<stem>.sha256``.
+def root_of(settings: dict, index: str | Path) -> Path:
+    """The folder where the paths of a raw index start: ``settings`` is its settings.json."""
+    return Path(index).parent if settings["root"] == "." else Path(settings["root"])
+
+
+def write_index(
+    frame: pd.DataFrame,
+    path: str | Path,
+    digest: str | Path | None = None,
+    pixels: Iterable[str] = (),
+) -> None:
+    """Writes ``frame`` as an index, and its sha256 to ``digest`` (default: ``<stem>.sha256``).
+
+    The sums ``pixels`` of an index of arrays, one per shard, follow in the digest file.
 
     A frame with a column ``shard`` is an index of arrays, any other one of raw images. Columns
     that may be null may be absent; others that the schema does not name are left out. ``labels``
@@ -93,7 +106,8 @@ def write_index(frame: pd.DataFrame, path: str | Path) -> None:
         )
     with written_whole(path) as aside:
         pq.write_table(pa.table(columns, schema=schema), aside, compression="zstd")
-    write_digest(path, Path(path).with_suffix(".sha256"))
+    sums = [sha256_of_file(path), *pixels]
+    write_text("".join(f"{line}\n" for line in sums), digest or Path(path).with_suffix(".sha256"))
 
 
 def _column(frame: pd.DataFrame, field: pa.Field, path: str | Path) -> pa.Array:

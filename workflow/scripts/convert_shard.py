@@ -1,0 +1,40 @@
+"""Converts the images of one shard to an array of uint8, and tells which could not be used."""
+
+import argparse
+import json
+from pathlib import Path
+
+from hpaloc.classes import CHANNELS
+from hpaloc.convert import convert_shard
+from hpaloc.index import read_index, root_of
+from hpaloc.log import run_program
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--index", required=True, help="index of the raw images")
+    parser.add_argument("--settings", required=True, help="settings.json of the source")
+    parser.add_argument("--shard", type=int, required=True, help="number of the shard, from 0")
+    parser.add_argument("--shards", type=int, required=True, help="number of shards")
+    parser.add_argument("--size", type=int, required=True, help="pixels per side of an image")
+    parser.add_argument("--array", required=True, help="out: images, N x S x S x 4 (.npy)")
+    parser.add_argument("--rows", required=True, help="out: every image's row or reason (Parquet)")
+    parser.add_argument("--threads", type=int, default=1, help="images converted at a time")
+    arguments = parser.parse_args(argv)
+
+    settings = json.loads(Path(arguments.settings).read_text(encoding="utf-8"))
+    convert_shard(
+        index=read_index(arguments.index),
+        root=root_of(settings, arguments.index),
+        stack_order=settings["settings"].get("stack_order", CHANNELS),
+        shard=arguments.shard,
+        shards=arguments.shards,
+        size=arguments.size,
+        array=arguments.array,
+        rows=arguments.rows,
+        threads=arguments.threads,
+    )
+
+
+if __name__ == "__main__":
+    run_program(main)

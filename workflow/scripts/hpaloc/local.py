@@ -1,0 +1,447 @@
+"""A folder of a user's own images as a source: names to channels, labels, grey ranges, tiles."""
+
+import csv
+import hashlib
+import logging
+import os
+import re
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from hpaloc.classes import CHANNELS, class_number
+from hpaloc.images import (
+    SUFFIXES,
+    BadImage,
+    Header,
+    plane_of_channel,
+    plane_of_stack,
+    read_header,
+    read_planes,
+)
+from hpaloc.log import InputError, Progress
+
+_USUAL_COLUMNS = {
+    "id": ("id", "image_id", "image", "name"),
+    "labels": ("target", "targets", "labels", "label"),
+    "antibody": ("antibody", "antibody_id"),
+    "gene": ("gene", "gene_name"),
+    "cell_line": ("cell_line", "cellline"),
+}
+_METADATA = ("antibody", "gene", "cell_line")
+_SATURATED_SHARE = 0.01
+
+_log = logging.getLogger("hpaloc")
+
+
+class FileFacts(NamedTuple):
+    """Size in bytes, sha256 and header of a file; the header is None where it is no image."""
+
+    bytes: int
+    sha256: str
+    header: Header | None
+
+
+def index_folder(name: str, settings: dict, workers: int) -> pd.DataFrame:
+    """The raw index (see hpaloc.index) of a folder of images, sorted by image id.
+
+    ``settings`` are those of a ``local`` source, all keys present: ``folder``, ``pattern``,
+    ``channels``, ``stack_order``, ``incomplete``, ``labels``, ``columns``, ``unlabelled``,
+    ``absent``, ``grey_range`` and ``tiles``. Files that are no images stay in the index: the
+    conversion lists them. Raises InputError for a folder or a table that cannot be meant.
+    """
+    folder = Path(settings["folder"])
+    if os.path.normpath(settings["folder"]) == ".":
+        raise InputError("folder: name the folder of the images, not the working folder itself.")
+    files = find_images(folder, settings["pattern"], settings["channels"])
+    stacked = "{channel}" not in settings["pattern"]
+    _complete(files, folder, settings)
+    table = None
+    if settings["labels"] is not None:
+        table = read_labels(settings["labels"], settings["columns"])
+        files = _labelled(files, table, folder, settings)
+    facts = _scan(folder, sorted({path for paths in files.values() for path in paths}), workers)
+    ranges = _grey_ranges(folder, files, facts, settings, stacked, workers)
+    rows = []
+    for image_id, paths in sorted(files.items()):
+        about = table[image_id] if table else {"labels": None}
+        row = {"image_id": image_id, "parent": image_id, "source": name, **about}
+        for channel, path in zip(CHANNELS, paths, strict=True):
+            fact = facts[path]
+            sixteen = fact.header is not None and fact.header.dtype == "uint16"
+            low, high = ranges[channel] if sixteen else (np.nan, np.nan)
+            row |= {
+                f"path_{channel}": path,
+                f"bytes_{channel}": fact.bytes,
+                f"sha256_{channel}": fact.sha256,
+                f"low_{channel}": low,
+                f"high_{channel}": high,
+            }
+        # The conversion names an image without any header; until then its size is unknown.
+        header = next((facts[path].header for path in paths if facts[path].header), None)
+        size = (header.width, header.height) if header else (0, 0)
+        rows += _boxes(row, size, settings["tiles"])
+    frame = pd.DataFrame(rows).sort_values("image_id", kind="stable", ignore_index=True)
+    stretched = frame[frame["width"] != frame["height"]]
+    if len(stretched):
+        _log.warning(
+            "%d images are not square and will be stretched to squares (the first is %s);"
+            " tiles keep the shape of cells",
+            len(stretched), stretched["image_id"].iloc[0],
+        )  # fmt: skip
+    return frame
+
+
+def find_images(folder: Path, pattern: str, channels: dict[str, str]) -> dict[str, list[str]]:
+    """The files of every image of a folder and its subfolders: image id to four paths.
+
+    ``pattern`` describes a path within the folder without its extension: ``{id}`` is the id
+    (``/`` in it becomes ``_``), ``{channel}`` the name of a channel in ``channels`` (channel to
+    the text in file names), ``{any}`` a part of one name that does not matter. Without
+    ``{channel}`` each file holds all four planes. A channel without a file is "". Files and
+    folders whose names begin with a dot are left out.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder}: there is no such folder of images.")
+    regex = _pattern_regex(pattern, channels)
+    channel_of = {text: channel for channel, text in channels.items()}
+    found: dict[str, dict[str, str]] = {}
+    strange = []
+    for path in _image_files(folder):
+        match = regex.fullmatch(path[: path.rindex(".")])
+        if match is None:
+            strange.append(path)
+            continue
+        text = match.groupdict().get("channel")
+        files = found.setdefault(match["id"].replace("/", "_"), {})
+        for channel in CHANNELS if text is None else [channel_of[text]]:
+            if channel in files:
+                raise InputError(
+                    f"{folder}: {files[channel]} and {path} are both the {channel} channel of"
+                    f" image {match['id'].replace('/', '_')!r}. Ids must be unique: remove one,"
+                    " or let {id} of the pattern cover more of the path."
+                )
+            files[channel] = path
+    if strange:
+        _log.warning(
+            "%s: %d image files do not fit the pattern %s and are left out: %s",
+            folder, len(strange), pattern, _first(strange),
+        )  # fmt: skip
+    if not found:
+        raise InputError(
+            f"{folder}: no image file fits the pattern {pattern!r} with the channels"
+            f" {', '.join(channels.values())}; "
+            + (f"found {_first(strange)}." if strange else f"no {', '.join(SUFFIXES)} file at all.")
+        )
+    return {
+        image_id: [files.get(channel, "") for channel in CHANNELS]
+        for image_id, files in found.items()
+    }
+
+
+def read_labels(path: str | Path, columns: dict[str, str | None]) -> dict[str, dict]:
+    """A CSV table of labels: image id to ``labels`` and what is known of antibody, gene, cell line.
+
+    Comma, semicolon or tab separate the columns. ``columns`` gives their names, None stands for
+    the usual ones. Labels are class numbers (``16 0``) or class names (``Cytosol;Rods & rings``),
+    separated by blanks (numbers only), ``;``, ``|`` or ``,``; an empty cell is an image of none
+    of the classes. Raises InputError with file and line for malformed rows, doubled ids, doubled
+    and unknown classes.
+    """
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            header = file.readline()
+            delimiter = max(",;\t", key=header.count)
+            file.seek(0)
+            reader = csv.reader(file, delimiter=delimiter, strict=True)
+            names = next(reader, [])
+            position = _columns(path, names, columns)
+            table: dict[str, dict] = {}
+            lines: dict[str, int] = {}
+            for cells in reader:
+                where = f"{path}, line {reader.line_num}"
+                if not cells:
+                    continue
+                if len(cells) != len(names):
+                    raise InputError(
+                        f"{where}: {len(cells)} cells, the header has {len(names)}. Cells that"
+                        f" hold a {delimiter!r} must stand in double quotes."
+                    )
+                image_id = cells[position["id"]].strip()
+                if not image_id:
+                    raise InputError(f"{where}: no image id.")
+                if image_id in table:
+                    raise InputError(
+                        f"{where}: image {image_id!r} stands in line {lines[image_id]} already."
+                    )
+                lines[image_id] = reader.line_num
+                about = {name: cells[k].strip() or None for name, k in position.items()}
+                del about["id"]
+                about["labels"] = _parse_labels(cells[position["labels"]], where)
+                table[image_id] = about
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: there is no such table of labels.") from error
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path}: not a readable CSV table in UTF-8 ({error}).") from error
+    return table
+
+
+def tile_starts(length: int, tile: int) -> list[int]:
+    """Where tiles of ``tile`` pixels begin along an axis of ``length`` ≥ ``tile`` pixels.
+
+    As few tiles as cover the axis, all of the same size and all inside: the first begins at 0,
+    the last ends at ``length``, and neighbours share evenly what is too much.
+    """
+    count = -(-length // tile)
+    if count == 1:
+        return [0]
+    return [k * (length - tile) // (count - 1) for k in range(count)]
+
+
+def grey_range(histogram: np.ndarray, settings: dict, channel: str) -> tuple[float, float]:
+    """The grey values that become 0 and 255, from a histogram over all values of a channel.
+
+    ``settings`` name a ``method``: "percentile" with ``low`` and ``high`` in percent, or
+    "maximum" with a ``value`` (one, or one per channel). Warns of more than 1 % saturation.
+    """
+    if settings["method"] == "maximum":
+        value = settings["value"]
+        low, high = 0.0, float(value[channel] if isinstance(value, dict) else value)
+    else:
+        shares = np.cumsum(histogram) / histogram.sum()
+        low, high = (float(np.searchsorted(shares, settings[end] / 100)) for end in ("low", "high"))
+    if high <= low:
+        raise InputError(
+            f"grey_range: in channel {channel} the percentiles {settings['low']} and"
+            f" {settings['high']} are both the grey value {low:g}. Widen them, or state a maximum."
+        )
+    saturated = histogram[int(np.ceil(min(high, len(histogram) - 1))) :].sum() / histogram.sum()
+    if saturated > _SATURATED_SHARE:
+        _log.warning(
+            "channel %s: %.1f %% of the pixels are saturated, at or above the grey value %g that"
+            " becomes 255; choose a higher grey_range, or check the exposure if that is the"
+            " camera's maximum",
+            channel, 100 * saturated, high,
+        )  # fmt: skip
+    return low, high
+
+
+def _pattern_regex(pattern: str, channels: dict[str, str]) -> re.Pattern:
+    texts = "|".join(re.escape(text) for text in channels.values())
+    if set(channels) != set(CHANNELS) or len(set(channels.values())) != len(CHANNELS):
+        raise InputError(
+            f"channels: {channels} must give each of {', '.join(CHANNELS)} a text of its own."
+        )
+    regex = {"{id}": "(?P<id>.+)", "{channel}": f"(?P<channel>{texts})", "{any}": "[^/]*"}
+    parts = re.split(r"(\{[^}]*\})", pattern)
+    unknown = [part for part in parts if part.startswith("{") and part not in regex]
+    if unknown or parts.count("{id}") != 1 or parts.count("{channel}") > 1:
+        raise InputError(
+            f"pattern: {pattern!r} must hold {{id}} once, {{channel}} once (or not at all where"
+            " a file holds all four planes), and nothing else in braces but {any}."
+        )
+    return re.compile("".join(regex.get(part, re.escape(part)) for part in parts))
+
+
+def _image_files(folder: Path) -> Iterator[str]:
+    """Paths within the folder, POSIX, sorted within each subfolder; symbolic links are followed."""
+    seen = set()
+    for place, subfolders, names in os.walk(folder, followlinks=True):
+        here = os.path.realpath(place)
+        if here in seen:  # a link to a folder above would go round for ever
+            subfolders.clear()
+            continue
+        seen.add(here)
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+        for name in sorted(names):
+            if not name.startswith(".") and name.lower().endswith(SUFFIXES):
+                yield Path(place, name).relative_to(folder).as_posix()
+
+
+def _complete(files: dict[str, list[str]], folder: Path, settings: dict) -> None:
+    """Refuses missing channel files, or fills in the names that are expected for them."""
+    texts = settings["channels"]
+    for k, channel in enumerate(CHANNELS):
+        if not any(paths[k] for paths in files.values()):
+            raise InputError(
+                f"{folder}: no image has a file of the {channel} channel"
+                f" ({texts[channel]!r} in the pattern {settings['pattern']!r})."
+            )
+    missing = [
+        (image_id, k) for image_id, paths in sorted(files.items()) for k in range(4) if not paths[k]
+    ]
+    if not missing:
+        return
+    named = _first(f"{image_id} lacks {texts[CHANNELS[k]]}" for image_id, k in missing)
+    if settings["incomplete"] == "stop":
+        raise InputError(
+            f"{folder}: {len(missing)} channel files are missing: {named}. Add them, remove the"
+            " other files of these images, or set incomplete to quarantine."
+        )
+    _log.warning("%s: %d channel files are missing: %s", folder, len(missing), named)
+    for image_id, k in missing:
+        near, path = next((n, path) for n, path in enumerate(files[image_id]) if path)
+        before, _, after = path.rpartition(texts[CHANNELS[near]])
+        files[image_id][k] = before + texts[CHANNELS[k]] + after
+
+
+def _labelled(
+    files: dict[str, list[str]], table: dict[str, dict], folder: Path, settings: dict
+) -> dict[str, list[str]]:
+    """The images that have a row of labels; what lacks one or the other is refused or logged."""
+    for key, lacking, what, other in (
+        ("unlabelled", sorted(files.keys() - table.keys()), "images", "row in"),
+        ("absent", sorted(table.keys() - files.keys()), "rows", "image for them in"),
+    ):
+        if not lacking:
+            continue
+        first, second = (folder, settings["labels"])
+        if key == "absent":
+            first, second = second, first
+        message = f"{first}: {len(lacking)} {what} have no {other} {second}: {_first(lacking)}"
+        if settings[key] == "stop":
+            raise InputError(f"{message}. Mend the table, or set {key} to leave_out.")
+        _log.warning("%s; left out", message)
+    both = {image_id: paths for image_id, paths in files.items() if image_id in table}
+    if not both:
+        raise InputError(
+            f"{settings['labels']}: no id of the table is an image of {folder}: the table has"
+            f" {_first(sorted(table))}, the folder {_first(sorted(files))}."
+        )
+    return both
+
+
+def _columns(path: str | Path, names: list[str], wanted: dict[str, str | None]) -> dict[str, int]:
+    simple = [re.sub(r"[\s-]+", "_", name.strip().lower()) for name in names]
+    position = {}
+    for key, usual in _USUAL_COLUMNS.items():
+        name = wanted[key]
+        places = (
+            [k for k, column in enumerate(simple) if column in usual]
+            if name is None
+            else [k for k, column in enumerate(names) if column.strip() == name]
+        )
+        if len(places) > 1:
+            raise InputError(
+                f"{path}: the columns {', '.join(names[k] for k in places)} may all be the {key};"
+                f" name one as columns.{key}."
+            )
+        if places:
+            position[key] = places[0]
+        elif name is not None or key not in _METADATA:
+            raise InputError(
+                f"{path}, line 1: no column {name or ' or '.join(usual)} for the {key}; the"
+                f" columns are {', '.join(names)}. Name it as columns.{key}."
+            )
+    return position
+
+
+def _parse_labels(cell: str, where: str) -> list[int]:
+    numbers = re.fullmatch(r"[\d\s,;|]*", cell, re.ASCII)
+    words = re.split(r"[\s,;|]+" if numbers else r"[,;|]", cell)
+    labels = [class_number(word, where) for word in words if word.strip()]
+    if len(set(labels)) < len(labels):
+        raise InputError(f"{where}: a class stands twice in {cell!r}.")
+    return labels
+
+
+def _scan(folder: Path, paths: list[str], workers: int) -> dict[str, FileFacts]:
+    def scan(path: str) -> tuple[FileFacts, str]:
+        try:
+            data = (folder / path).read_bytes()
+        except OSError as error:
+            return FileFacts(0, "", None), error.strerror
+        sha256 = hashlib.sha256(data).hexdigest()
+        try:
+            return FileFacts(len(data), sha256, read_header(data)), ""
+        except BadImage as error:
+            return FileFacts(len(data), sha256, None), str(error)
+
+    progress = Progress("indexed", len(paths), "files")
+    facts, bad = {}, []
+    with ThreadPoolExecutor(workers) as executor:
+        for path, (fact, reason) in zip(paths, executor.map(scan, paths), strict=True):
+            facts[path] = fact
+            if reason:
+                bad.append(f"{path}: {reason}")
+            progress.add()
+    if bad:
+        _log.warning(
+            "%s: %d of %d files are no images: %s", folder, len(bad), len(paths), _first(bad)
+        )
+    return facts
+
+
+def _grey_ranges(
+    folder: Path,
+    files: dict[str, list[str]],
+    facts: dict[str, FileFacts],
+    settings: dict,
+    stacked: bool,
+    workers: int,
+) -> dict[str, tuple[float, float]]:
+    """Grey range of every channel that has 16-bit files, from a fixed sample of its images."""
+    wanted = settings["grey_range"]
+    ranges = {}
+
+    def histogram(k: int, path: str) -> np.ndarray:
+        try:
+            planes = read_planes((folder / path).read_bytes())
+            if stacked:
+                plane = plane_of_stack(planes, CHANNELS[k], settings["stack_order"])
+            else:
+                plane = plane_of_channel(planes, CHANNELS[k])
+        except BadImage:  # the conversion lists it
+            return np.zeros(2**16, np.int64)
+        return np.bincount(plane.ravel(), minlength=2**16)
+
+    for k, channel in enumerate(CHANNELS):
+        paths = [paths[k] for _, paths in sorted(files.items())]
+        deep = [p for p in paths if facts[p].header and facts[p].header.dtype == "uint16"]
+        if not deep:
+            continue
+        count = min(wanted["images"], len(deep))
+        sample = np.sort(np.random.default_rng(0).choice(len(deep), count, replace=False))
+        total = np.zeros(2**16, np.int64)
+        with ThreadPoolExecutor(workers) as executor:
+            for one in executor.map(lambda i, k=k, deep=deep: histogram(k, deep[i]), sample):
+                total += one
+        if not total.any():
+            raise InputError(f"{folder}: none of {count} 16-bit files of {channel} can be read.")
+        ranges[channel] = grey_range(total, wanted, channel)
+        _log.info(
+            "channel %s: grey values %g to %g become 0 to 255 (%s, %d of %d 16-bit images)",
+            channel, *ranges[channel], wanted["method"], count, len(deep),
+        )  # fmt: skip
+    return ranges
+
+
+def _boxes(row: dict, size: tuple[int, int], tiles: dict | None) -> list[dict]:
+    """The rows of one image: itself, or its tiles."""
+    width, height = size
+    if tiles is None or size == (0, 0):
+        return [{**row, "x": 0, "y": 0, "width": width, "height": height}]
+    box = tiles["size"]
+    if tiles["pixel_size"] is not None:
+        box = round(box * tiles["pixel_size"] / tiles["source_pixel_size"])
+    if box < 1 or box > min(size):
+        raise InputError(
+            f"tiles: a tile of {tiles['size']} px is {box} px of the file, and image"
+            f" {row['image_id']!r} has {width} × {height} px. Choose smaller tiles."
+        )
+    return [
+        {**row, "image_id": f"{row['image_id']}_y{y:05d}_x{x:05d}",
+         "x": x, "y": y, "width": box, "height": box}
+        for y in tile_starts(height, box)
+        for x in tile_starts(width, box)
+    ]  # fmt: skip
+
+
+def _first(things: Iterable[str], count: int = 3) -> str:
+    things = list(things)
+    more = f" and {len(things) - count} more" if len(things) > count else ""
+    return ", ".join(things[:count]) + more

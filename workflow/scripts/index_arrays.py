@@ -1,0 +1,31 @@
+"""Joins the shards of a source under one index, if the config allows what is in quarantine."""
+
+import argparse
+
+from hpaloc.convert import index_arrays
+from hpaloc.index import read_index
+from hpaloc.log import run_program
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--raw-index", required=True, help="index of the raw images")
+    parser.add_argument("--rows", required=True, nargs="+", help="tables of the shards, in order")
+    parser.add_argument("--quarantine", required=True, help="table that list_quarantine wrote")
+    parser.add_argument("--policy", required=True, choices=["stop", "leave_out"])
+    parser.add_argument("--index", required=True, help="out: index of the arrays (Parquet)")
+    parser.add_argument("--digest", required=True, help="out: sha256 of the index and all pixels")
+    arguments = parser.parse_args(argv)
+
+    index_arrays(
+        raw=read_index(arguments.raw_index),
+        rows=arguments.rows,
+        quarantine=arguments.quarantine,
+        policy=arguments.policy,
+        index=arguments.index,
+        digest=arguments.digest,
+    )
+
+
+if __name__ == "__main__":
+    run_program(main)

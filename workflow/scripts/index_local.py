@@ -1,0 +1,36 @@
+"""Indexes a folder of a user's own images as a source."""
+
+import argparse
+import json
+
+from hpaloc.files import write_json
+from hpaloc.index import write_index
+from hpaloc.local import index_folder
+from hpaloc.log import run_program
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--name", required=True, help="name of the source")
+    parser.add_argument("--settings", required=True, help="settings of the source, JSON")
+    parser.add_argument("--index", required=True, help="out: index of the images (Parquet)")
+    parser.add_argument("--digest", required=True, help="out: sha256 of the index")
+    parser.add_argument("--settings-out", required=True, help="out: settings as resolved (JSON)")
+    parser.add_argument("--workers", type=int, default=1, help="threads that read files")
+    arguments = parser.parse_args(argv)
+
+    settings = json.loads(arguments.settings)
+    frame = index_folder(arguments.name, settings, arguments.workers)
+    resolved = {
+        "kind": "local",
+        "settings": settings,
+        "root": settings["folder"],
+        "simulated": False,
+        "labelled": settings["labels"] is not None,
+    }
+    write_json(resolved, arguments.settings_out)
+    write_index(frame, arguments.index, arguments.digest)
+
+
+if __name__ == "__main__":
+    run_program(main)

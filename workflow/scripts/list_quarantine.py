@@ -1,0 +1,24 @@
+"""Lists the images of all shards that could not be used, with file, channel and reason."""
+
+import argparse
+import logging
+
+from hpaloc.convert import list_quarantine
+from hpaloc.log import run_program
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", required=True, nargs="+", help="tables of the shards, in order")
+    parser.add_argument("--quarantine", required=True, help="out: table of these images (CSV)")
+    arguments = parser.parse_args(argv)
+
+    listed = list_quarantine(arguments.rows, arguments.quarantine)
+    log = logging.getLogger("hpaloc")
+    log.info("%d images are in quarantine", len(listed))
+    for reason, count in listed["reason"].value_counts().head(20).items():
+        log.info("  %d: %s", count, reason)
+
+
+if __name__ == "__main__":
+    run_program(main)
