@@ -1,18 +1,14 @@
 import csv
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
+import make_folds as program
 from hpaloc.classes import multi_hot, parse_labels
 from hpaloc.folds import connected_units, fold_counts, make_folds
 from hpaloc.index import write_index
 from hpaloc.log import InputError
-
-SCRIPT = Path(__file__).parents[2] / "workflow" / "scripts" / "make_folds.py"
 
 
 def index_of(labels, **columns):
@@ -34,7 +30,7 @@ def random_index(n_antibodies=300, seed=0):
 
 @pytest.fixture
 def kaggle(shared):
-    path = shared / "kaggle" / "train.csv"
+    path = shared / "data" / "kaggle" / "train.csv"
     with open(path, newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     ids = [row["Id"] for row in rows]
@@ -151,10 +147,9 @@ def test_program_writes_the_same_bytes_twice(tmp_path):
             for name, file in (("folds", "parquet"), ("digest", "sha256"), ("counts", "csv"))
             for word in (f"--{name}", str(tmp_path / f"{run}_{name}.{file}"))
         ]
-        subprocess.run(
-            [sys.executable, str(SCRIPT), "--arrays", str(tmp_path / "index.parquet"), "--n", "4",
-             "--seed", "7", "--group-by", '["antibody"]', *outputs],
-            check=True,
+        program.main(
+            ["--arrays", str(tmp_path / "index.parquet"), "--n", "4", "--seed", "7",
+             "--group-by", '["antibody"]', *outputs]
         )  # fmt: skip
     for name in ("folds.parquet", "digest.sha256", "counts.csv"):
         assert (tmp_path / f"a_{name}").read_bytes() == (tmp_path / f"b_{name}").read_bytes()

@@ -35,8 +35,7 @@ def parse_labels(text: str, where: str) -> list[int]:
     """
     labels = []
     for word in text.split():
-        # int() also takes "+1", "1_0" and Arabic-Indic digits: none is a class number.
-        if not (word.isascii() and word.isdigit()) or int(word) >= N_CLASSES:
+        if not _is_class_number(word):
             raise InputError(f"{where}: {word!r} is not a class number from 0 to {N_CLASSES - 1}.")
         if int(word) in labels:
             raise InputError(f"{where}: class {word} stands twice in {text!r}.")
@@ -44,10 +43,15 @@ def parse_labels(text: str, where: str) -> list[int]:
     return labels
 
 
+def _is_class_number(word: str) -> bool:
+    # int() also takes "+1", "1_0" and Arabic-Indic digits, and fails at thousands of digits.
+    return word.isascii() and word.isdigit() and len(word) <= 2 and int(word) < N_CLASSES
+
+
 def class_number(text: str, where: str) -> int:
     """The class of a number or of a name of resources/classes.csv (case does not count)."""
     word = text.strip()
-    if word.isascii() and word.isdigit() and int(word) < N_CLASSES:
+    if _is_class_number(word):
         return int(word)
     if word.lower() in _NUMBER_OF_NAME:
         return _NUMBER_OF_NAME[word.lower()]

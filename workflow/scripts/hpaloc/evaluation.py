@@ -141,8 +141,11 @@ def curves_table(truth: np.ndarray, probability: np.ndarray) -> pd.DataFrame:
     Columns curve ("micro", "macro", "0" … "27"; classes without positives are left out), recall,
     precision, threshold (NaN for macro), average_precision (of the whole curve, not of the points
     kept). micro pools the cells of image × class; macro is the mean over the classes of their
-    precision at equal recall, so that its area is the mean average precision.
+    precision at equal recall, so that its area is the mean average precision. No rows without any
+    positive.
     """
+    if not truth.any():
+        return _curve("micro", *np.empty((3, 0)), np.nan)
     grid = np.linspace(0, 1, RECALL_STEPS + 1)
     tables, at_grid, areas = [], [], []
 
