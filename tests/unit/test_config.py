@@ -1,0 +1,145 @@
+"""The configuration: what is refused, and in which words."""
+
+import copy
+
+import pytest
+import yaml
+
+from hpaloc.config import check_source, load_schema, resolve
+from hpaloc.digest import SCRIPTS
+from hpaloc.log import InputError
+
+PROJECT = SCRIPTS.parents[1]
+
+
+def read(name: str) -> dict:
+    return yaml.safe_load((PROJECT / name).read_text())
+
+
+@pytest.fixture
+def config() -> dict:
+    return read("config.yaml")
+
+
+def set_key(config: dict, key: str, value: object) -> None:
+    *path, last = key.split("/")
+    for part in path:
+        config = config.setdefault(part, {})
+    config[last] = value
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("fold", {}, "unknown key 'fold'. Did you mean 'folds'?"),
+        ("folds/train", [1, 12], "folds.train: [1, 12] names a fold above 10"),
+        ("folds/train", [0], "folds.train.0: 0 is not allowed. Allowed: a whole number, at least 1"),
+        ("folds/train", [2, 2], "each once"),
+        ("folds/n", "ten", 'folds.n: "ten" is not allowed. Allowed: a whole number'),
+        ("arrays/size", -512, "arrays.size: -512 is not allowed. Allowed: a whole number, at least 32"),
+        ("arrays/quarantine", "skip", 'Allowed: "stop", "leave_out"'),
+        ("train_source", "kagle", "train_source: there is no source 'kagle'. Sources: kaggle, hpa_v18"),
+        ("test_source", "kaggle", "test data must never be trained on"),
+        ("train", ["papr"], "train: there is no recipe 'papr'. Recipes: paper, bce"),
+        ("evaluate", ["bce"], "evaluate: 'bce' is not in train"),
+        ("recipes/bce/inherit", "papr", "recipes.bce.inherit: there is no recipe 'papr'"),
+        ("recipes/paper/inherit", "bce", "is a circle"),
+        ("recipes/paper/batch_size", True, "recipes.paper.batch_size: true is not allowed"),
+        ("recipes/paper/schedule/patience", 3, "Did you mean 'patience_steps'?"),
+        ("recipes/paper/schedule/name", "step", 'Allowed: "plateau", "cosine", "constant"'),
+        ("recipes/paper/loss/soft_f1", "images", 'Allowed: "samples", "classes", null'),
+        ("recipes/paper/network", "resnet50", "recipes.paper.network"),
+        ("recipes/paper/augmentation/groups", [{"name": "x"}], "augmentation.groups[0]"),
+        ("thresholds/strategy", 1.5, "thresholds.strategy"),
+        ("sources/kaggle/kind", "folder", 'sources.kaggle.kind: "folder" is not allowed'),
+        ("sources/kaggle/labels", None, "a training source needs labels"),
+        ("sources/kaggle/colour", 1, "sources.kaggle: unknown key 'colour'"),
+        ("sources/ka ggle", {"kind": "local", "folder": "x"}, "ka ggle"),
+    ],
+)
+def test_faults_name_the_key_and_what_is_allowed(config, key, value, said):
+    set_key(config, key, value)
+    with pytest.raises(InputError) as error:
+        resolve(config)
+    assert said in str(error.value)
+
+
+def test_all_faults_are_told_at_once(config):
+    set_key(config, "arrays/size", 1)
+    set_key(config, "folds/n", 1)
+    with pytest.raises(InputError) as error:
+        resolve(config)
+    assert "arrays.size" in str(error.value)
+    assert "folds.n" in str(error.value)
+
+
+@pytest.mark.parametrize("overlay", sorted(path.name for path in (PROJECT / "config").glob("*.yaml")))
+def test_every_overlay_is_valid(config, overlay):
+    from snakemake.utils import update_config
+
+    update_config(config, read(f"config/{overlay}"))
+    resolve(config)
+
+
+def test_resolving_twice_changes_nothing(config):
+    once = resolve(config)
+    assert resolve(once) == once
+
+
+def test_the_paper_recipe_spells_out_every_default():
+    # config.yaml shows every key of the recipe; its values are the schema's defaults.
+    paper = read("config.yaml")["recipes"]["paper"]
+    spelled = copy.deepcopy(read("config.yaml"))
+    spelled["recipes"] = {"paper": {"augmentation": paper["augmentation"]}}
+    spelled["generations"] = []
+    assert resolve(spelled)["recipes"]["paper"] == paper
+
+
+def test_inheritance_merges_maps_and_replaces_what_has_another_name(config):
+    config["recipes"]["child"] = {
+        "inherit": "bce",
+        "optimizer": {"name": "adamw", "learning_rate": 0.001},
+        "loss": {"bce_epochs": 3},
+    }
+    recipe = resolve(config)["recipes"]["child"]
+    assert recipe["loss"]["soft_f1"] is None
+    assert recipe["loss"]["bce_epochs"] == 3
+    assert recipe["loss"]["focal_gamma"] == 5
+    assert recipe["optimizer"] == {"name": "adamw", "learning_rate": 0.001, "weight_decay": 0.0001}
+    assert "inherit" not in recipe
+
+
+def test_every_key_is_described_and_has_a_default_unless_required():
+    def walk(schema: dict, path: str):
+        for name, part in schema.get("properties", {}).items():
+            if "const" in part or path.startswith("$defs.") and name in ("kind", "name"):
+                continue
+            assert "description" in part, f"{path}.{name} is not described"
+            if name not in schema.get("required", []) and path != "$defs.source":
+                has_default = "default" in part or name == "inherit"
+                assert has_default or (not path and name == "evaluate"), f"{path}.{name}: no default"
+            walk(part, f"{path}.{name}".strip("."))
+
+    schema = load_schema()
+    walk(schema, "")
+    for name, part in schema["$defs"].items():
+        walk(part, f"$defs.{name}")
+
+
+def test_a_source_made_with_other_settings_is_refused_showing_both(tmp_path):
+    record = tmp_path / "raw" / "settings.json"
+    check_source("cells", {"images": 5}, record)
+    record.parent.mkdir()
+    record.write_text('{"settings": {"images": 5, "seed": 1}}')
+    check_source("cells", {"seed": 1, "images": 5}, record)
+    with pytest.raises(InputError) as error:
+        check_source("cells", {"images": 6, "seed": 1}, record)
+    assert "images: made with 5, the configuration says 6" in str(error.value)
+    assert "seed" not in str(error.value)
+
+
+def test_the_schema_names_the_cell_lines_that_can_be_drawn():
+    from hpaloc.simulate.cells import CELL_LINES
+
+    lines = load_schema()["$defs"]["simulated"]["properties"]["cell_lines"]
+    assert lines["items"]["enum"] == lines["default"] == list(CELL_LINES)

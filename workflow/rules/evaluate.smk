@@ -1,0 +1,36 @@
+# Needs: predictions and labels of the test source, thresholds.
+# Makes: <results>/evaluation/<recipe>/<source>/ - scores of fold 1 and of the mean of the folds by
+# threshold strategy, scores of each class, constant answers, and the precision-recall curves.
+
+EVALUATION = f"{RESULTS}/evaluation/{{recipe}}/{{source}}"
+
+
+rule evaluate:
+    input:
+        arrays=ancient(lambda wildcards: f"{arrays_folder(wildcards.source)}/index.parquet"),
+        arrays_digest=lambda wildcards: f"{arrays_folder(wildcards.source)}/index.sha256",
+        folds=ancient([f"{PREDICTIONS}/fold{fold}.parquet" for fold in FOLDS]),
+        mean=ancient(f"{PREDICTIONS}/mean.parquet"),
+        digest=f"{PREDICTIONS}/mean.sha256",
+        thresholds=f"{RESULTS}/thresholds/{{recipe}}.csv",
+    output:
+        metrics=f"{EVALUATION}/metrics.csv",
+        per_class=f"{EVALUATION}/per_class.csv",
+        baselines=f"{EVALUATION}/baselines.csv",
+        curves=f"{EVALUATION}/curves.parquet",
+    log:
+        f"{RESULTS}/logs/evaluate/{{recipe}}/{{source}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/evaluate/{{recipe}}/{{source}}.tsv"
+    conda:
+        "../../envs/tables.yaml"
+    params:
+        code=code_digest("evaluate"),
+        fold_numbers=FOLDS,
+        strategies=canonical_json(config["evaluation"]["strategies"]),
+    shell:
+        "python {SCRIPTS}/evaluate.py --arrays {input.arrays} --fold-predictions {input.folds}"
+        " --folds {params.fold_numbers} --mean {input.mean} --thresholds {input.thresholds}"
+        " --strategies {params.strategies:q} --metrics {output.metrics}"
+        " --per-class {output.per_class} --baselines {output.baselines} --curves {output.curves}"
+        " > {log} 2>&1"
