@@ -1,0 +1,267 @@
+"""Training of one fold, from the first step to the last, resumable after every epoch."""
+
+import logging
+import math
+import time
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from hpaloc import losses, schedule
+from hpaloc.checkpoint import (
+    Checkpoint,
+    forget_old,
+    load_checkpoint,
+    save_checkpoint,
+    save_validation,
+    weights_file,
+)
+from hpaloc.classes import N_CLASSES
+from hpaloc.compute import Compute
+from hpaloc.feed import n_views
+from hpaloc.fold_data import FoldData
+from hpaloc.history import PHASES, STEP_NUMBERS
+from hpaloc.log import InputError, duration
+from hpaloc.network import build_network, count_parameters, load_pretrained, save_weights
+from hpaloc.optimizer import build_optimizer, learning_rate
+from hpaloc.predict import mean_probabilities, to_device
+from hpaloc.validation import epoch_row
+
+log = logging.getLogger("hpaloc")
+
+_LOG_EVERY_S = 10.0
+
+
+def train(
+    recipe: dict[str, Any],
+    fold: int,
+    data: FoldData,
+    folder: Path,
+    compute: Compute,
+    pretrained: Path | None = None,
+) -> Checkpoint:
+    """Trains until the recipe's end or until validation stops moving; returns the last checkpoint.
+
+    Goes on from the checkpoint in ``folder`` if there is one. The exported epoch is the one with
+    the best validation macro F1 at its own best global threshold; of equal ones the earliest.
+    Raises InputError when the loss is no finite number.
+    """
+    torch.manual_seed(_seed(recipe, fold, epoch=0))
+    network = build_network(recipe)
+    if pretrained is not None:
+        load_pretrained(network, pretrained)
+    network.to(compute.device)
+    optimizer = build_optimizer(network, recipe["optimizer"])
+    scaler = torch.amp.GradScaler(compute.device.type, enabled=compute.dtype is torch.float16)
+
+    state = load_checkpoint(folder)
+    if state.epoch:
+        network.load_state_dict(state.network)
+        optimizer.load_state_dict(state.optimizer)
+        scaler.load_state_dict(state.scaler)
+        log.info("going on after epoch %d (step %d), from %s", state.epoch, state.step, folder)
+    else:
+        state.plateau = schedule.new_plateau(recipe["optimizer"]["learning_rate"])
+        log.info(
+            "training %s (%d parameters) on %d images, validating on %d",
+            recipe["network"], count_parameters(network),
+            len(data.rows), len(data.validation_rows),
+        )  # fmt: skip
+
+    while not state.finished:
+        epoch, started = state.epoch + 1, time.monotonic()
+        # Dropout, the one draw made by torch, begins anew in every epoch: so a resumed run draws
+        # what an uninterrupted one draws.
+        torch.manual_seed(_seed(recipe, fold, epoch))
+        steps, plateau, train_f1 = train_epoch(
+            network, optimizer, scaler, recipe, data, epoch, state, compute
+        )
+        network.eval()
+        (validation,) = mean_probabilities(
+            [network],
+            partial(data.validation_batches, recipe, epoch),
+            len(data.validation_rows),
+            n_views(recipe["tta"]["validation"]),
+            compute,
+        )
+        row = epoch_row(epoch, steps, train_f1, validation, data.validation_labels, recipe)
+        score = row["validation_macro_f1"]
+        best = score > state.best_score
+        state = replace(
+            state,
+            epoch=epoch,
+            step=state.step + len(steps),
+            best_epoch=epoch if best else state.best_epoch,
+            best_score=score if best else state.best_score,
+            plateau=plateau,
+            steps=state.steps + steps,
+            epochs=[*state.epochs, row],
+        )
+        state.finished = _is_last(state, recipe)
+        if best:
+            save_weights(network, weights_file(folder, epoch))
+        save_validation(folder, epoch, validation)
+        state.network, state.optimizer = network.state_dict(), optimizer.state_dict()
+        state.scaler = scaler.state_dict()
+        save_checkpoint(folder, state)
+        forget_old(folder, state.best_epoch, recipe["save_epochs"])
+        _log_epoch(row, state, recipe, time.monotonic() - started)
+    return state
+
+
+def train_epoch(
+    network: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+    recipe: dict[str, Any],
+    data: FoldData,
+    epoch: int,
+    state: Checkpoint,
+    compute: Compute,
+) -> tuple[list[list[float]], dict[str, float], float]:
+    """One pass over the training batches: rows of STEP_NUMBERS, the plateau, the macro F1.
+
+    The macro F1 is that of all 28 classes over the epoch's draws, called from 0.5 on.
+    """
+    weights = losses.class_weights(data.labels, recipe["loss"]["class_weight"])
+    weights = torch.from_numpy(weights).to(compute.device)
+    counts = torch.zeros(3, N_CLASSES, device=compute.device)  # hits, calls, positives
+    steps_per_epoch = -(-len(data.rows) // recipe["batch_size"])
+    rows, plateau = [], state.plateau
+    images_done, started = 0, time.monotonic()
+    last_log = started
+    network.train()
+    for step, batch in enumerate(data.training_batches(recipe, epoch), state.step + 1):
+        images = to_device(batch.images, compute)
+        targets = to_device(batch.targets, compute)
+        phase = schedule.phase_of(recipe["loss"], epoch, step)
+        rate = learning_rate(recipe, step, steps_per_epoch, plateau)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+
+        with compute.autocast():
+            logits = network(images)
+        scores = step_losses(logits.float(), targets, weights, recipe["loss"], phase)
+        optimizer.zero_grad(set_to_none=True)
+        scaler.scale(scores["loss_total"]).backward()
+        scaler.unscale_(optimizer)
+        gradients = [p.grad for p in network.parameters() if p.grad is not None]
+        scores["gradient_norm"] = torch.nn.utils.get_total_norm(gradients)
+        called = (logits.detach() > 0).float()
+        counts += torch.stack([(called * targets).sum(0), called.sum(0), targets.sum(0)])
+        scores |= dict(
+            zip(
+                ("macro_f1", "micro_precision", "micro_recall", "iou"),
+                losses.batch_scores(called, targets),
+                strict=True,
+            )
+        )
+        # The only wait for the device in a step.
+        values = torch.stack([score.detach() for score in scores.values()]).tolist()
+        row = dict(zip(scores, values, strict=True))
+        _check_finite(row, step, epoch, rate)
+        scaler.step(optimizer)
+        scaler.update()
+
+        if recipe["schedule"]["name"] == "plateau":
+            plateau = schedule.plateau_step(plateau, row["soft_f1_loss"], recipe["schedule"])
+        row |= {"step": step, "epoch": epoch, "learning_rate": rate, "phase": PHASES.index(phase)}
+        rows.append([row[name] for name in STEP_NUMBERS])
+        images_done += len(images)
+        if time.monotonic() - last_log >= _LOG_EVERY_S:
+            last_log = time.monotonic()
+            _log_step(row, len(rows), steps_per_epoch, images_done, last_log - started, recipe)
+    hits, calls, positives = counts.double().cpu().numpy()
+    return rows, plateau, float((2 * hits / np.maximum(calls + positives, 1)).mean())
+
+
+def step_losses(
+    logits: torch.Tensor,
+    targets: torch.Tensor,
+    class_weights: torch.Tensor,
+    loss: dict[str, Any],
+    phase: str,
+) -> dict[str, torch.Tensor]:
+    """All losses of a batch (float32 N × 28), and as ``loss_total`` the one that is trained.
+
+    First BCE, then soft-F1 loss + factor × weighted BCE (see schedule.weighted_bce_factor). A
+    recipe that stays with BCE records the soft-F1 loss over samples.
+    """
+    bce = losses.bce(logits, targets)
+    weighted = losses.weighted_bce(logits, targets, class_weights)
+    soft_f1 = losses.soft_f1_loss(logits.sigmoid(), targets, loss["soft_f1"] or "samples")
+    focal = losses.focal_loss(logits, targets, loss["focal_alpha"], loss["focal_gamma"])
+    total = bce
+    if phase != schedule.BCE:
+        total = soft_f1 + schedule.weighted_bce_factor(loss, phase) * weighted
+    return {
+        "loss_total": total,
+        "bce": bce,
+        "weighted_bce": weighted,
+        "soft_f1_loss": soft_f1,
+        "focal_loss": focal,
+    }
+
+
+def _is_last(state: Checkpoint, recipe: dict[str, Any]) -> bool:
+    phases = [row["phase"] for row in state.epochs]
+    scores = [row["validation_macro_f1"] for row in state.epochs]
+    return state.epoch >= recipe["epochs"] or schedule.should_stop(
+        phases, scores, recipe["loss"], recipe["stop_after"]
+    )
+
+
+def _seed(recipe: dict[str, Any], fold: int, epoch: int) -> int:
+    """A seed for torch of its own for every recipe's seed, fold and epoch (0: the weights)."""
+    sequence = np.random.SeedSequence([recipe["seed"], fold, epoch])
+    return int(sequence.generate_state(1, np.uint64)[0] >> 1)
+
+
+def _check_finite(row: dict[str, float], step: int, epoch: int, rate: float) -> None:
+    if math.isfinite(row["loss_total"]):
+        return
+    raise InputError(
+        f"training stopped at step {step} (epoch {epoch}): the loss is {row['loss_total']}"
+        f" (BCE {row['bce']:.4g}, weighted BCE {row['weighted_bce']:.4g}, soft-F1 loss"
+        f" {row['soft_f1_loss']:.4g}; gradient norm {row['gradient_norm']:.4g}; learning rate"
+        f" {rate:.3g}). The epochs before it are kept in the state folder. Try a smaller"
+        " optimizer.learning_rate, a smaller loss.scale_up, or precision: float32."
+    )
+
+
+def _log_step(
+    row: dict[str, float],
+    done: int,
+    steps: int,
+    images: int,
+    seconds: float,
+    recipe: dict[str, Any],
+) -> None:
+    left = (steps - done) * seconds / done
+    at_most = (recipe["epochs"] - row["epoch"]) * steps * seconds / done + left
+    log.info(
+        "epoch %d of %d, step %d of %d: %.1f images/s, loss %.4f (BCE %.4f, weighted BCE %.5f,"
+        " soft-F1 %.4f, focal %.5f), %s left of the epoch, at most %s in all",
+        row["epoch"], recipe["epochs"], done, steps, images / seconds,
+        row["loss_total"], row["bce"], row["weighted_bce"], row["soft_f1_loss"],
+        row["focal_loss"], duration(left), duration(at_most),
+    )  # fmt: skip
+
+
+def _log_epoch(
+    row: dict[str, Any], state: Checkpoint, recipe: dict[str, Any], seconds: float
+) -> None:
+    left = "finished"
+    if not state.finished:
+        left = f"at most {duration((recipe['epochs'] - state.epoch) * seconds)} left"
+    log.info(
+        "epoch %d of %d (%s) in %s: train F1 %.4f, soft-F1 loss %.4f; validation macro F1 %.4f at"
+        " %.3f (best %.4f in epoch %d), BCE %.4f; learning rate %.3g; %s",
+        row["epoch"], recipe["epochs"], row["phase"], duration(seconds), row["train_macro_f1"],
+        row["train_soft_f1_loss"], row["validation_macro_f1"], row["best_threshold"],
+        state.best_score, state.best_epoch, row["validation_bce"], row["learning_rate"], left,
+    )  # fmt: skip

@@ -1,0 +1,74 @@
+"""Probabilities of one part of a source's images, by the networks of all trained folds."""
+
+import argparse
+import json
+import logging
+
+from hpaloc.compute import choose_compute
+from hpaloc.feed import n_views, view_batches
+from hpaloc.files import write_digest, write_parquet
+from hpaloc.log import InputError, Progress, run_program
+from hpaloc.network import load_network
+from hpaloc.parts import part_rows, part_table
+from hpaloc.predict import mean_probabilities
+from hpaloc.shards import open_arrays
+
+log = logging.getLogger("hpaloc")
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--arrays", required=True, help="index of the arrays (Parquet)")
+    parser.add_argument("--part", required=True, type=int, help="number of the part, from 0")
+    parser.add_argument("--parts", required=True, type=int, help="number of parts")
+    parser.add_argument("--folds", required=True, type=int, nargs="+")
+    parser.add_argument("--weights", required=True, nargs="+", help="of the folds, in order")
+    parser.add_argument("--models", required=True, nargs="+", help="model.json, in order")
+    parser.add_argument(
+        "--recipe",
+        required=True,
+        type=json.loads,
+        help="tta, and what else differs from the recipe in model.json (JSON)",
+    )
+    parser.add_argument("--gpus", type=int, default=1, help="0: run on the CPU")
+    parser.add_argument("--workers", type=int, default=1, help="processes that make batches")
+    parser.add_argument("--predictions", required=True, help="output (Parquet)")
+    parser.add_argument("--digest", required=True, help="output: its sha256")
+    args = parser.parse_args(argv)
+
+    if not len(args.folds) == len(args.weights) == len(args.models):
+        raise InputError("--folds, --weights and --models must name the same number of networks.")
+    loaded = [load_network(*files) for files in zip(args.weights, args.models, strict=True)]
+    recipe = loaded[0][1]["recipe"] | args.recipe
+    for (_, model), fold, path in zip(loaded, args.folds, args.models, strict=True):
+        if model["fold"] != fold or model["image_size"] != recipe["image_size"]:
+            raise InputError(
+                f"{path}: of fold {model['fold']} at {model['image_size']} px, where fold {fold} at"
+                f" {recipe['image_size']} px is wanted. Give --models in the order of --folds."
+            )
+    compute = choose_compute(recipe["precision"], recipe["torch_threads"], args.gpus)
+    networks = [network.to(compute.device) for network, _ in loaded]
+
+    arrays = open_arrays(args.arrays)
+    rows = part_rows(len(arrays[0]), args.part, args.parts)
+    views = recipe["tta"]["prediction"]
+    progress = Progress("predicted", n_views(views) * len(rows), "views of images")
+
+    def batches_of_view(view: int):
+        for batch in view_batches(
+            arrays, rows, recipe, views, view, "prediction", args.workers, recipe["batch_size"]
+        ):
+            yield batch
+            progress.add(len(batch.rows))
+
+    probabilities = mean_probabilities(
+        networks, batches_of_view, len(rows), n_views(views), compute
+    )
+    image_ids = arrays[0]["image_id"].to_numpy()[rows]
+    write_parquet(part_table(image_ids, args.folds, probabilities), args.predictions)
+    write_digest(args.predictions, args.digest)
+    log.info("%d images by %d networks", len(rows), len(networks))
+
+
+if __name__ == "__main__":
+    run_program(main)

@@ -1,0 +1,85 @@
+"""Trains one recipe on all folds but one and validates it on that fold, resumable."""
+
+import argparse
+import json
+import logging
+import time
+from pathlib import Path
+
+from hpaloc.checkpoint import load_checkpoint
+from hpaloc.compute import choose_compute
+from hpaloc.export import Outputs, export
+from hpaloc.files import sha256_of_file
+from hpaloc.fold_data import fold_data
+from hpaloc.log import InputError, run_program
+from hpaloc.state import held, state_folder, write_meta
+from hpaloc.training import train
+
+log = logging.getLogger("hpaloc")
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--arrays", required=True, help="index of the arrays (Parquet)")
+    parser.add_argument("--arrays-digest", required=True, type=Path, help="its sha256")
+    parser.add_argument("--folds", required=True, help="image_id, group, fold (Parquet)")
+    parser.add_argument("--folds-digest", required=True, type=Path, help="its sha256")
+    parser.add_argument("--fold", required=True, type=int, help="validation fold, from 1")
+    parser.add_argument("--recipe", required=True, type=json.loads, help="whole recipe (JSON)")
+    parser.add_argument("--name", required=True, help="name of the recipe")
+    parser.add_argument("--run", required=True, help="name of the run")
+    parser.add_argument("--code", required=True, help="digest of the training code")
+    parser.add_argument("--state", required=True, type=Path, help="folder of all states")
+    parser.add_argument("--pretrained", type=Path, help="weights to begin with")
+    parser.add_argument("--gpus", type=int, default=1, help="0: run on the CPU")
+    parser.add_argument("--workers", type=int, default=1, help="processes that make batches")
+    parser.add_argument("--weights", required=True, type=Path, help="output (safetensors)")
+    parser.add_argument("--weights-digest", required=True, type=Path, help="output: its sha256")
+    parser.add_argument("--model", required=True, type=Path, help="output: what it is (JSON)")
+    parser.add_argument("--steps", required=True, type=Path, help="output (Parquet)")
+    parser.add_argument("--epochs", required=True, type=Path, help="output (Parquet)")
+    parser.add_argument("--validation", required=True, type=Path, help="output (Parquet)")
+    args = parser.parse_args(argv)
+
+    started = time.monotonic()
+    if args.recipe["pretrained"] is not None and args.pretrained is None:
+        raise InputError(
+            "the recipe starts from pretrained weights: give their file, --pretrained."
+        )
+    key = {
+        "recipe": args.recipe,
+        "fold": args.fold,
+        "arrays": args.arrays_digest.read_text().strip(),
+        "folds": args.folds_digest.read_text().strip(),
+        "pretrained": sha256_of_file(args.pretrained) if args.pretrained else None,
+        "code": args.code,
+    }
+    folder = state_folder(args.state, "train_fold", f"{args.name}_fold{args.fold}", key)
+    with held(folder):
+        write_meta(folder, {"program": "train_fold", "run": args.run, "name": args.name, **key})
+        data = fold_data(args.arrays, args.folds, args.fold, args.workers)
+        state = load_checkpoint(folder)
+        was_finished = state.finished
+        if not was_finished:
+            compute = choose_compute(
+                args.recipe["precision"], args.recipe["torch_threads"], args.gpus
+            )
+            state = train(args.recipe, args.fold, data, folder, compute, args.pretrained)
+        outputs = Outputs(
+            args.weights, args.weights_digest, args.model, args.steps, args.epochs, args.validation
+        )
+        export(state, folder, args.recipe, args.fold, data.validation_ids, outputs)
+    if was_finished:
+        log.info(
+            "restored in %.1f s from a finished state, nothing was trained; to train again change"
+            " a key of the recipe or delete %s",
+            time.monotonic() - started, folder,
+        )  # fmt: skip
+    log.info(
+        "exported epoch %d of %d: validation macro F1 %.4f",
+        state.best_epoch, state.epoch, state.best_score,
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    run_program(main)
