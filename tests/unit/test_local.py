@@ -1,0 +1,357 @@
+import json
+import logging
+
+import cv2
+import numpy as np
+import pytest
+import tifffile
+from hypothesis import given
+from hypothesis import strategies as st
+
+import index_local
+from hpaloc.classes import CHANNELS
+from hpaloc.convert import convert_shard
+from hpaloc.images import plane_of_channel, read_planes, resize_area
+from hpaloc.index import read_index, root_of
+from hpaloc.local import grey_range, index_folder, read_labels, tile_starts
+from hpaloc.log import InputError
+
+COLUMNS = dict.fromkeys(("id", "labels", "antibody", "gene", "cell_line"))
+
+
+def settings_of(folder, **changes):
+    return {
+        "folder": str(folder),
+        "pattern": "{id}_{channel}",
+        "channels": {channel: channel for channel in CHANNELS},
+        "stack_order": list(CHANNELS),
+        "incomplete": "stop",
+        "labels": None,
+        "columns": COLUMNS,
+        "unlabelled": "stop",
+        "absent": "stop",
+        "grey_range": {"method": "percentile", "low": 0.1, "high": 99.9, "images": 500},
+        "tiles": None,
+    } | changes
+
+
+def plane(seed, height=20, width=20, dtype=np.uint8):
+    return np.random.default_rng(seed).integers(0, np.iinfo(dtype).max, (height, width), dtype)
+
+
+def write_images(folder, names, template="{id}_{channel}.png", channels=CHANNELS, **options):
+    for k, name in enumerate(names):
+        for c, channel in enumerate(channels):
+            path = folder / template.format(id=name, channel=channel)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(path), plane(10 * k + c, **options))
+    return folder
+
+
+def index(folder, **changes):
+    return index_folder("mine", settings_of(folder, **changes), workers=2)
+
+
+def table(tmp_path, text):
+    path = tmp_path / "labels.csv"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_a_folder_becomes_an_index(tmp_path):
+    folder = write_images(tmp_path / "images", ["b", "a"], height=12)
+    frame = index(folder)
+    assert frame["image_id"].tolist() == frame["parent"].tolist() == ["a", "b"]
+    assert frame["labels"].tolist() == [None, None]
+    assert frame["path_yellow"].tolist() == ["a_yellow.png", "b_yellow.png"]
+    assert frame["bytes_red"].tolist() == [(folder / f"{n}_red.png").stat().st_size for n in "ab"]
+    assert frame[["x", "y", "width", "height"]].to_numpy().tolist() == [[0, 0, 20, 12]] * 2
+    assert frame["low_red"].isna().all()
+
+
+def test_kaggles_folder_and_table(tmp_path):
+    folder = write_images(tmp_path / "train", ["0a-1", "0b-2", "0c-3"])
+    labels = table(tmp_path, "Id,Target\n0b-2,16 0\n0a-1,25\n0c-3,\n")
+    frame = index(folder, labels=str(labels))
+    assert frame["labels"].tolist() == [[25], [16, 0], []]
+
+
+def test_the_atlas_folders_by_antibody(tmp_path):
+    write_images(tmp_path, ["57_F11_1"], "10008/{id}_{channel}.jpg")
+    assert index(tmp_path)["image_id"].tolist() == ["10008_57_F11_1"]
+
+
+def test_other_names_of_channels_and_parts_that_do_not_matter(tmp_path):
+    names = {"red": "w2", "green": "w3", "blue": "DAPI", "yellow": "w4"}
+    write_images(tmp_path, ["s1"], "run7/{id}_z00_{channel}.tif", channels=names.values())
+    frame = index(tmp_path, channels=names, pattern="{any}/{id}_z{any}_{channel}")
+    assert frame["image_id"].tolist() == ["s1"]
+    assert frame["path_blue"].tolist() == ["run7/s1_z00_DAPI.tif"]
+
+
+def test_links_to_folders_are_followed_once(tmp_path):
+    write_images(tmp_path / "far", ["a"])
+    folder = tmp_path / "images"
+    folder.mkdir()
+    (folder / "near").symlink_to(tmp_path / "far")
+    (tmp_path / "far" / "up").symlink_to(folder)
+    assert index(folder)["image_id"].tolist() == ["near_a"]
+
+
+def test_files_that_do_not_fit_are_logged(tmp_path, caplog):
+    write_images(tmp_path, ["a"])
+    (tmp_path / "overview.png").write_bytes(b"")
+    (tmp_path / "._a_red.png").write_bytes(b"")
+    (tmp_path / "notes.txt").write_bytes(b"")
+    assert len(index(tmp_path)) == 1
+    assert "1 image files do not fit" in caplog.text
+    assert "overview.png" in caplog.text
+
+
+def test_files_that_are_no_images_stay_in_the_index(tmp_path, caplog):
+    write_images(tmp_path, ["a", "b"])
+    for channel in CHANNELS:
+        (tmp_path / f"a_{channel}.png").write_text("<html>")
+    frame = index(tmp_path)
+    assert frame["width"].tolist() == [0, 20]
+    assert "4 of 8 files are no images: a_blue.png: not a JPEG" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"folder": "nowhere"}, "nowhere: there is no such folder"),
+        ({"folder": "."}, "not the working folder"),
+        ({"pattern": "{id}-{channel}"}, "no image file fits the pattern.*found a_blue.png"),
+        ({"pattern": "{channel}"}, r"must hold \{id\} once"),
+        ({"pattern": "{id}_{colour}"}, "pattern"),
+        ({"channels": dict.fromkeys(CHANNELS, "x")}, "a text of its own"),
+        (
+            {"channels": {**{c: c for c in CHANNELS}, "yellow": "er"}},
+            "no image has a file of the yellow channel.*'er'",
+        ),
+    ],
+)
+def test_settings_that_cannot_be_meant(tmp_path, changes, message):
+    write_images(tmp_path, ["a"])
+    with pytest.raises(InputError, match=message):
+        index(**{"folder": tmp_path} | changes)
+
+
+def test_an_empty_folder_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"no \.png, .* file at all"):
+        index(tmp_path)
+
+
+def test_doubled_ids_name_both_files(tmp_path):
+    write_images(tmp_path, ["a"])
+    cv2.imwrite(str(tmp_path / "a_red.tif"), plane(1))
+    with pytest.raises(InputError, match=r"a_red.png and a_red.tif are both the red channel.*'a'"):
+        index(tmp_path)
+
+
+def test_missing_channels_stop_or_go_to_quarantine(tmp_path):
+    folder = write_images(tmp_path / "images", ["a", "b"])
+    (folder / "b_green.png").unlink()
+    with pytest.raises(InputError, match="1 channel files are missing: b lacks green"):
+        index(folder)
+    frame = index(folder, incomplete="quarantine")
+    assert frame["path_green"].tolist() == ["a_green.png", "b_green.png"]
+    convert_shard(
+        frame, folder, CHANNELS, 0, 1, 20, tmp_path / "a.npy", tmp_path / "a.parquet", threads=1
+    )
+    assert len(np.load(tmp_path / "a.npy")) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("Id,Target\na,0\nb,28\n", "labels.csv, line 3: '28' is neither"),
+        ("Id,Target\na,0\nb,Cytosoll\n", "labels.csv, line 3: 'Cytosoll'"),
+        ("Id,Target\na,0 0\nb,1\n", "labels.csv, line 2: a class stands twice"),
+        ("Id,Target\na,0\nb\n", "labels.csv, line 3: 1 cells, the header has 2"),
+        ("Id,Target\na,0\n\na,1\n", "labels.csv, line 4: image 'a' stands in line 2"),
+        ("Id,Target\n,0\n", "labels.csv, line 2: no image id"),
+        ("Id,Classes\na,0\n", "line 1: no column target or .* for the labels"),
+        ("Id,image,Target\na,a,0\n", "Id, image may all be the id"),
+        ("", "line 1: no column id"),
+        ("Id,Target\na,0\n", "1 images have no row in .*labels.csv: b"),
+        ("Id,Target\na,0\nb,1\nc,2\n", "labels.csv: 1 rows have no image.*: c"),
+        ('Id,Target\na,"0\n', "not a readable CSV"),
+    ],
+)
+def test_tables_of_labels_that_are_wrong(tmp_path, text, message):
+    folder = write_images(tmp_path / "images", ["a", "b"])
+    with pytest.raises(InputError, match=message):
+        index(folder, labels=str(table(tmp_path, text)))
+
+
+def test_what_lacks_a_row_or_an_image_is_left_out_where_the_settings_say_so(tmp_path, caplog):
+    folder = write_images(tmp_path / "images", ["a", "b"])
+    labels = str(table(tmp_path, "Id,Target\nb,0\nc,1\n"))
+    frame = index(folder, labels=labels, unlabelled="leave_out", absent="leave_out")
+    assert frame["image_id"].tolist() == ["b"]
+    assert "1 images have no row" in caplog.text
+    assert "1 rows have no image" in caplog.text
+    with pytest.raises(InputError, match="no id of the table is an image of"):
+        labels = str(table(tmp_path, "Id,Target\nx,0\n"))
+        index(folder, labels=labels, unlabelled="leave_out", absent="leave_out")
+
+
+@pytest.mark.parametrize(
+    ("text", "labels"),
+    [
+        ("Id,Target\na,16 0\n", [16, 0]),
+        ("id;labels\na;Cytosol|Rods & rings\n", [25, 27]),
+        ("Image\tLabel\na\tnuclear membrane; 4\n", [1, 4]),
+        ('\ufeffId,Target\r\na,"Cytosol,Nucleoli"\r\n', [25, 2]),
+        ("id,target\na,3;4|5\n", [3, 4, 5]),
+        ("id,target\na,\n", []),
+    ],
+)
+def test_labels_by_number_and_by_name(tmp_path, text, labels):
+    assert read_labels(table(tmp_path, text), COLUMNS)["a"]["labels"] == labels
+
+
+def test_metadata_and_named_columns(tmp_path):
+    text = "well,Cell line,Antibody,call\na,U-2 OS,HPA1,1\nb,,HPA2,2\n"
+    rows = read_labels(table(tmp_path, text), {**COLUMNS, "id": "well", "labels": "call"})
+    assert rows["a"] == {"labels": [1], "antibody": "HPA1", "cell_line": "U-2 OS"}
+    assert rows["b"]["cell_line"] is None
+
+
+def test_16_bit_images_get_one_range_per_channel_of_the_whole_source(tmp_path):
+    write_images(tmp_path, ["a", "b"], "{id}_{channel}.tif", dtype=np.uint16)
+    cv2.imwrite(str(tmp_path / "b_blue.tif"), plane(5))
+    frame = index(tmp_path)
+    both = np.stack([plane(0, dtype=np.uint16), plane(10, dtype=np.uint16)])
+    assert frame["low_red"].nunique() == 1
+    assert frame["low_red"][0] == pytest.approx(np.percentile(both, 0.1), abs=200)
+    assert frame["high_red"][0] == pytest.approx(np.percentile(both, 99.9), abs=200)
+    assert frame["low_blue"].isna().tolist() == [False, True]  # 8 bits need no range
+    maximum = {"method": "maximum", "value": {c: 4095 + k for k, c in enumerate(CHANNELS)}}
+    frame = index(tmp_path, grey_range={**maximum, "images": 1})
+    assert frame[["low_green", "high_green"]].to_numpy().tolist() == [[0, 4096]] * 2
+
+
+def test_percentiles_are_exact():
+    values = np.random.default_rng(1).integers(0, 5000, 100_000)
+    histogram = np.bincount(values, minlength=2**16)
+    wanted = {"method": "percentile", "low": 1.0, "high": 99.5}
+    low, high = grey_range(histogram, wanted, "red")
+    assert (low, high) == tuple(np.percentile(values, [1, 99.5], method="inverted_cdf"))
+
+
+@pytest.mark.parametrize(("share", "warned"), [(0.005, False), (0.02, True)])
+@pytest.mark.parametrize("method", ["maximum", "percentile"])
+def test_saturation_over_one_percent_is_warned_of(share, warned, method, caplog):
+    histogram = np.zeros(2**16, np.int64)
+    histogram[:4000] = round(1e6 * (1 - share) / 4000)
+    histogram[4095] = round(1e6 * share)
+    wanted = {"method": method, "low": 0.1, "high": 99.9, "value": 4095}
+    with caplog.at_level(logging.WARNING):
+        assert grey_range(histogram, wanted, "red")[1] == 4095
+    assert ("2.0 % of the pixels are saturated" in caplog.text) == warned
+
+
+def test_a_range_without_width_is_refused():
+    histogram = np.zeros(2**16, np.int64)
+    histogram[0] = 100
+    with pytest.raises(InputError, match="both the grey value 0"):
+        grey_range(histogram, {"method": "percentile", "low": 0.1, "high": 99.9}, "red")
+
+
+def test_stacks(tmp_path):
+    for name in ("a", "b"):
+        stack = np.stack([plane(k, 24, 24, np.uint16) for k in range(4)])
+        (tmp_path / "set").mkdir(exist_ok=True)
+        tifffile.imwrite(tmp_path / "set" / f"{name}.tif", stack, photometric="minisblack")
+    np.save(tmp_path / "set" / "c.npy", plane(9, 24, 96).reshape(24, 24, 4))
+    frame = index(tmp_path, pattern="set/{id}")
+    assert frame["image_id"].tolist() == ["a", "b", "c"]
+    assert frame["path_red"].tolist() == frame["path_yellow"].tolist()
+    assert frame["width"].tolist() == [24] * 3
+    assert frame["high_yellow"].notna().tolist() == [True, True, False]
+
+
+@given(st.integers(1, 400), st.data())
+def test_tiles_cover_an_axis_evenly(length, data):
+    tile = data.draw(st.integers(1, length))
+    starts = tile_starts(length, tile)
+    assert starts[0] == 0
+    assert starts[-1] + tile == length
+    steps = np.diff(starts)
+    assert (steps <= tile).all()  # no gap
+    assert len(steps) == 0 or (steps.min() >= 1 and np.ptp(steps) <= 1)
+    assert len(starts) == -(-length // tile)  # as few as possible
+
+
+def test_tiles_of_an_image(tmp_path):
+    write_images(tmp_path, ["a"], height=30, width=50)
+    frame = index(tmp_path, tiles={"size": 10, "pixel_size": 0.2, "source_pixel_size": 0.1})
+    assert frame["image_id"].tolist() == [
+        f"a_y{y:05d}_x{x:05d}" for y in (0, 10) for x in (0, 15, 30)
+    ]
+    assert set(frame["parent"]) == {"a"}
+    assert set(frame["width"]) == set(frame["height"]) == {20}
+    assert frame["path_red"].nunique() == 1
+    with pytest.raises(InputError, match=r"image 'a' has 50 × 30 px\. Choose smaller tiles"):
+        index(tmp_path, tiles={"size": 31, "pixel_size": None, "source_pixel_size": None})
+
+
+def test_images_that_will_be_stretched_are_warned_of(tmp_path, caplog):
+    write_images(tmp_path, ["a", "b"], height=30, width=50)
+    index(tmp_path)
+    assert "2 images are not square" in caplog.text
+
+
+def test_the_program_writes_index_digest_and_settings(tmp_path):
+    folder = write_images(tmp_path / "images", ["a"])
+    settings = settings_of(folder, labels=str(table(tmp_path, "Id,Target\na,3\n")))
+    out = tmp_path / "raw"
+    options = {
+        "--name": "mine",
+        "--settings": json.dumps(settings),
+        "--index": f"{out}/index.parquet",
+        "--digest": f"{out}/index.sha256",
+        "--settings-out": f"{out}/settings.json",
+        "--workers": "2",
+    }
+    index_local.main([word for option in options.items() for word in option])
+    written = json.loads((out / "settings.json").read_text())
+    assert written == {
+        "kind": "local",
+        "settings": settings,
+        "root": str(folder),
+        "simulated": False,
+        "labelled": True,
+    }
+    frame = read_index(out / "index.parquet")
+    assert frame["source"].tolist() == ["mine"]
+    assert (root_of(written, out / "index.parquet") / frame["path_red"][0]).is_file()
+
+
+def test_the_real_kaggle_images_in_tiles(shared, tmp_path):
+    folder = shared / "data/kaggle/full_size"
+    frame = index(
+        folder,
+        labels=str(shared / "data/kaggle/train.csv"),
+        absent="leave_out",
+        tiles={"size": 512, "pixel_size": 0.16, "source_pixel_size": 0.08},
+    )
+    assert frame["parent"].nunique() == 5
+    assert len(frame) == 4 * 4 + 9  # four images of 2048 px, one of 3072
+    assert all(frame["labels"])
+    part = frame[frame["parent"] == frame["parent"][0]].reset_index(drop=True)
+    array, rows = tmp_path / "shard.npy", tmp_path / "shard.parquet"
+    convert_shard(part, folder, CHANNELS, 0, 1, 512, array, rows, threads=2)
+    tiles = np.load(array)
+    assert len(tiles) == len(part)
+    for k in (0, len(part) - 1):
+        row = part.loc[k]
+        for c, channel in enumerate(CHANNELS):
+            whole = plane_of_channel(
+                read_planes((folder / row[f"path_{channel}"]).read_bytes()), channel
+            )
+            cut = whole[row["y"] : row["y"] + 1024, row["x"] : row["x"] + 1024]
+            assert np.array_equal(tiles[k, :, :, c], resize_area(cut, 512, 512))
