@@ -1,0 +1,28 @@
+"""Figure 1: two samples of the training images, four channels and their composite."""
+
+import argparse
+from pathlib import Path
+
+from hpaloc.figures import samples, style
+from hpaloc.files import write_csv
+from hpaloc.index import read_index
+from hpaloc.log import run_program
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--arrays", required=True, help="index of the arrays, beside its shards")
+    parser.add_argument("--table", required=True, help="output: what is drawn (CSV)")
+    style.add_arguments(parser)
+    args = parser.parse_args(argv)
+
+    look = style.apply(args.style)
+    chosen = samples.choose(read_index(args.arrays))
+    images = samples.read_pixels(Path(args.arrays).parent, chosen)
+    table = samples.tidy(chosen, images)
+    write_csv(table, args.table)
+    style.finish(samples.draw(table, images, look), args)
+
+
+if __name__ == "__main__":
+    run_program(main)

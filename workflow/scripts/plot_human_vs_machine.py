@@ -1,0 +1,27 @@
+"""Figure 9: accuracy of people, network and constant answers, by class and over all classes."""
+
+import argparse
+
+from hpaloc.figures import people, style
+from hpaloc.figures.tables import read_table
+from hpaloc.log import run_program
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--per-class", required=True, help="scores of classes by answerer (CSV)")
+    parser.add_argument("--scores", required=True, help="Table II, a column per answerer (CSV)")
+    parser.add_argument("--recipe", required=True, help="name of the recipe, for the title")
+    parser.add_argument("--source", required=True, help="name of the test source, for the title")
+    style.add_arguments(parser)
+    args = parser.parse_args(argv)
+
+    look = style.apply(args.style)
+    classes = read_table(args.per_class, people.CLASS_COLUMNS)
+    scores = people.long_scores(read_table(args.scores, people.SCORE_COLUMNS))
+    subtitle = f"recipe {args.recipe} on test source {args.source}"
+    style.finish(people.draw(classes, scores, look, subtitle), args)
+
+
+if __name__ == "__main__":
+    run_program(main)

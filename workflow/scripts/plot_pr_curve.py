@@ -1,0 +1,29 @@
+"""Figure 8: precision-recall curves of the final model on a test source."""
+
+import argparse
+
+from hpaloc.figures import pr_curve, style
+from hpaloc.figures.tables import read_table
+from hpaloc.log import run_program
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--curves", required=True, help="points of the curves (Parquet)")
+    parser.add_argument("--metrics", required=True, help="scores of folds and strategies (CSV)")
+    parser.add_argument("--strategy", required=True, help="thresholds whose point is marked")
+    parser.add_argument("--recipe", required=True, help="name of the recipe, for the title")
+    parser.add_argument("--source", required=True, help="name of the test source, for the title")
+    style.add_arguments(parser)
+    args = parser.parse_args(argv)
+
+    look = style.apply(args.style)
+    curves = read_table(args.curves, pr_curve.COLUMNS)
+    metrics = read_table(args.metrics, ("fold", "strategy", "metric", "value"))
+    point = pr_curve.operating_point(metrics, args.strategy)
+    subtitle = f"recipe {args.recipe}, mean of its trained folds, on test source {args.source}"
+    style.finish(pr_curve.draw(curves, look, subtitle, point, args.strategy), args)
+
+
+if __name__ == "__main__":
+    run_program(main)

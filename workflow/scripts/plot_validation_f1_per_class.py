@@ -1,0 +1,32 @@
+"""Figure 7: validation F1 of each class by epoch of a recipe."""
+
+import argparse
+
+from hpaloc.figures import style, validation
+from hpaloc.figures.tables import read_folds, read_table
+from hpaloc.files import write_csv
+from hpaloc.log import run_program
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--epochs", required=True, nargs="+", help="epochs.parquet of every fold")
+    parser.add_argument(
+        "--folds", required=True, nargs="+", type=int, help="numbers of the same folds"
+    )
+    parser.add_argument("--counts", required=True, help="images of each class and split (CSV)")
+    parser.add_argument("--recipe", required=True, help="name of the recipe, for the title")
+    parser.add_argument("--table", required=True, help="output: what is drawn (CSV)")
+    style.add_arguments(parser)
+    args = parser.parse_args(argv)
+
+    look = style.apply(args.style)
+    epochs = read_folds(args.epochs, args.folds, ("epoch", "exported", *validation.CLASS_COLUMNS))
+    counts = read_table(args.counts, ("fold", "class", "count"))
+    table = validation.tidy_classes(epochs, validation.labels_per_class(counts))
+    write_csv(table, args.table)
+    style.finish(validation.draw_classes(table, look, args.recipe), args)
+
+
+if __name__ == "__main__":
+    run_program(main)
