@@ -105,8 +105,12 @@ def train(
         if best:
             save_weights(network, weights_file(folder, epoch))
         save_validation(folder, epoch, validation)
-        state.network, state.optimizer = network.state_dict(), optimizer.state_dict()
-        state.scaler = scaler.state_dict()
+        # A finished fold needs no more than its history, its weights and its probabilities.
+        if state.finished:
+            state.network, state.optimizer, state.scaler = {}, {}, {}
+        else:
+            state.network, state.optimizer = network.state_dict(), optimizer.state_dict()
+            state.scaler = scaler.state_dict()
         save_checkpoint(folder, state)
         forget_old(folder, state.best_epoch, recipe["save_epochs"])
         _log_epoch(row, state, recipe, time.monotonic() - started)

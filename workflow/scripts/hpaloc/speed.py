@@ -1,0 +1,99 @@
+"""Seconds per image from files to probabilities, in the settings of the paper's Table III."""
+
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from statistics import median
+
+import cv2
+import numpy as np
+import torch
+
+from hpaloc.classes import CHANNELS
+from hpaloc.compute import Compute
+from hpaloc.geometry import resized
+from hpaloc.images import (
+    RGB_PLANE,
+    plane_of_channel,
+    read_header,
+    read_planes,
+    reduction,
+    resize_area,
+)
+from hpaloc.network import Network
+from hpaloc.predict import probabilities, to_device
+
+# The atlas's coding (quality, 4:2:0); a plane of a colour file holds the signal of one channel.
+_JPG = [
+    cv2.IMWRITE_JPEG_QUALITY, 50,
+    cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420,
+]  # fmt: skip
+
+
+def write_files(image: np.ndarray, size: int, kind: str, folder: Path, number: int) -> list[Path]:
+    """Writes an image (uint8, S × S × 4) at another size as files to be timed.
+
+    ``jpg``: four colour-coded JPG files, as the atlas serves them. ``npy``: one array of uint8.
+    """
+    image = resized(image, size)
+    if kind == "npy":
+        path = folder / f"{number}.npy"
+        np.save(path, image, allow_pickle=False)
+        return [path]
+    paths = []
+    for plane, channel in enumerate(CHANNELS):
+        colour = np.zeros((size, size, 3), dtype=np.uint8)
+        # OpenCV keeps blue, green, red. Yellow is R and G alike.
+        colour[..., 2 - RGB_PLANE[channel]] = image[..., plane]
+        if channel == "yellow":
+            colour[..., 1] = image[..., plane]
+        paths.append(folder / f"{number}_{channel}.jpg")
+        cv2.imwrite(str(paths[-1]), colour, _JPG)
+    return paths
+
+
+def read_file(path: Path, number: int, out: np.ndarray) -> None:
+    """Reads file ``number`` of an image at the network's size, into ``out`` (size × size × 4)."""
+    size = out.shape[0]
+    if path.suffix == ".npy":
+        out[...] = resized(np.load(path, allow_pickle=False), size)
+        return
+    data = path.read_bytes()
+    header = read_header(data)
+    fraction = reduction(header, [(0, 0, header.width, header.height)], size)
+    plane = plane_of_channel(read_planes(data, fraction), CHANNELS[number])
+    out[..., number] = resize_area(plane, size, size)
+
+
+def seconds_per_image(
+    network: Network,
+    files: Sequence[Sequence[Path]],
+    size: int,
+    batch_size: int,
+    repeats: int,
+    threads: int,
+    compute: Compute,
+) -> float:
+    """Median over ``repeats`` batches of the seconds from files to probabilities, per image.
+
+    Decoding, resizing, the way to the device, one view and the way back are inside the clock;
+    ``files`` (of ``batch_size`` images) were written a moment ago and come from memory rather
+    than from a disk. One batch before the clock starts warms up. Files are read in ``threads``
+    threads.
+    """
+    batch = np.empty((batch_size, size, size, len(CHANNELS)), dtype=np.uint8)
+    work = [
+        (path, number, image)
+        for paths, image in zip(files, batch, strict=True)
+        for number, path in enumerate(paths)
+    ]
+    times = []
+    with ThreadPoolExecutor(threads) as executor:
+        for _ in range(repeats + 1):
+            start = time.perf_counter()
+            # list(): an error of a thread is raised here.
+            list(executor.map(read_file, *zip(*work, strict=True)))
+            probabilities(network, to_device(torch.from_numpy(batch), compute), compute)
+            times.append((time.perf_counter() - start) / batch_size)
+    return median(times[1:])
