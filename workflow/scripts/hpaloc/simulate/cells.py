@@ -30,7 +30,7 @@ CELL_LINES = {
     "Hep G2": CellLine(12.5, 1.1, 0.05, 0, 0.55, 0.80, True),
     "SH-SY5Y": CellLine(11.5, 1.6, 0.08, 3, 0.57, 0.50, False),
     "BJ": CellLine(18.0, 2.8, 0.05, 1, 0.42, 0.80, False),
-    "NB-4": CellLine(10.5, 1.05, 0.02, 0, 0.64, 0.50, False),
+    "RT4": CellLine(10.5, 1.05, 0.02, 0, 0.62, 0.55, True),
 }
 
 
@@ -168,7 +168,7 @@ def _cell(rng, line, centre) -> Cell:
         nucleus_radii=nucleus_radii,
         organising_centre=nucleus_centre + reach * _directions(towards),
         nucleoli=_nucleoli(rng, nucleus_centre, nucleus_radii),
-        brightness=float(np.exp(rng.normal(0, 0.22))),
+        brightness=float(np.exp(rng.normal(0, 0.3))),
     )  # fmt: skip
 
 

@@ -4,6 +4,7 @@ import numpy as np
 
 from hpaloc.simulate.draw import (
     blur,
+    crowd,
     cytoplasm_points,
     noise,
     spots,
@@ -52,7 +53,9 @@ def mitochondria(scene: Scene, rng: np.random.Generator) -> np.ndarray:
     """A net of short winding threads, densest around the nucleus."""
     paths: list[np.ndarray] = []
     for number, cell in enumerate(scene.cells):
-        starts = cytoplasm_points(scene, number, rng, 64, near_nucleus=6.0, clearance=0.6)
+        starts = cytoplasm_points(
+            scene, number, rng, crowd(scene, number, 85), near_nucleus=6.0, clearance=0.6
+        )
         outward = starts - cell.nucleus_centre
         headings = np.arctan2(outward[:, 1], outward[:, 0]) + rng.normal(0, 0.8, len(starts))
         curves = walks(rng, starts, headings, 9, rng.uniform(0.4, 0.95, len(starts)), 0.5)
@@ -96,7 +99,7 @@ def lipid_droplets(scene: Scene, rng: np.random.Generator) -> np.ndarray:
 
 def cytoplasmic_bodies(scene: Scene, rng: np.random.Generator) -> np.ndarray:
     """A few round bodies far apart in the cytoplasm."""
-    centres = _scatter(scene, rng, (3, 7), {"clearance": 1.2})
+    centres = _scatter(scene, rng, (4, 9), {"clearance": 1.2})
     radii = rng.uniform(0.55, 0.95, len(centres))
     return spots(scene, centres, radii) + 0.09 * scene.inside * (1 - 0.5 * scene.nucleus)
 
@@ -130,17 +133,19 @@ def rods_and_rings(scene: Scene, rng: np.random.Generator) -> np.ndarray:
     return np.maximum(circles, strokes(scene, rods, 0.8)) + 0.05 * scene.inside
 
 
-def _scatter(scene: Scene, rng: np.random.Generator, counts: tuple[int, int], where: dict):
-    """Random points of the cytoplasm of all cells, n × 2."""
-    return np.concatenate(
-        [np.empty((0, 2))]
-        + [
-            cytoplasm_points(
-                scene, number, rng, int(rng.integers(counts[0], counts[1] + 1)), **where
-            )
-            for number in range(len(scene.cells))
-        ]
-    )
+def _scatter(
+    scene: Scene, rng: np.random.Generator, counts: tuple[int, int], where: dict[str, float]
+) -> np.ndarray:
+    """Random points of the cytoplasm of all cells, n × 2.
+
+    ``counts`` are the fewest and the most in 450 µm² of cytoplasm, ``where`` keywords
+    of ``cytoplasm_points``.
+    """
+    places = [np.empty((0, 2))]
+    for number in range(len(scene.cells)):
+        count = crowd(scene, number, rng.uniform(*counts))
+        places.append(cytoplasm_points(scene, number, rng, count, **where))
+    return np.concatenate(places)
 
 
 def _free_cytoplasm(scene: Scene, points: np.ndarray) -> np.ndarray:

@@ -5,6 +5,7 @@ import numpy as np
 from hpaloc.simulate.cells import Cell, radius_at
 from hpaloc.simulate.draw import (
     blur,
+    crowd,
     cytoplasm_points,
     noise,
     spots,
@@ -137,7 +138,9 @@ def focal_adhesions(scene: Scene, rng: np.random.Generator) -> np.ndarray:
     paths, values = [], []
     for number, cell in enumerate(scene.cells):
         if cell.phase == "interphase":
-            starts = cytoplasm_points(scene, number, rng, 24, near_border=1.6, clearance=0.7)
+            starts = cytoplasm_points(
+                scene, number, rng, crowd(scene, number, 26), near_border=1.6, clearance=0.7
+            )
             offsets = cell.centre - starts
             headings = np.arctan2(offsets[:, 1], offsets[:, 0]) + rng.normal(0, 0.2, len(starts))
             lengths = rng.uniform(1.4, 3.0, len(starts))
@@ -151,7 +154,7 @@ def microtubule_ends(scene: Scene, rng: np.random.Generator) -> np.ndarray:
     """Short comets in the outer half of the cell, bright at the outward end."""
     tails, heads, lines = [], [], 0.06 * scene.inside
     for number, cell in enumerate(scene.cells):
-        points = cytoplasm_points(scene, number, rng, 55, near_border=5.0)
+        points = cytoplasm_points(scene, number, rng, crowd(scene, number, 60), near_border=5.0)
         offsets = points - cell.organising_centre
         headings = np.arctan2(offsets[:, 1], offsets[:, 0]) + rng.normal(0, 0.25, len(points))
         length = rng.uniform(1.2, 2.2, len(points))

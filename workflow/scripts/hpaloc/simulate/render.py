@@ -82,7 +82,7 @@ def render(settings: Mapping[str, Any], number: int) -> tuple[Record, np.ndarray
     }
     rng = stream(seed, delivery, ANTIBODY, known.antibody_number, 2)
     strengths = rng.uniform(0.7, 1.0, len(known.labels))
-    unspecific = rng.uniform(0.015, 0.05)
+    unspecific = rng.uniform(0.015, 0.08)
     green = unspecific * scene.inside
     for label, strength in zip(known.labels, strengths, strict=True):
         rng = stream(seed, delivery, PATTERN, number, label)

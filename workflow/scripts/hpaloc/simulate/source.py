@@ -4,9 +4,12 @@ import hashlib
 import json
 import logging
 import multiprocessing
+import os
+import threading
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
@@ -138,7 +141,7 @@ def _render_all(
     chunks = [numbers[start : start + _CHUNK] for start in range(0, len(numbers), _CHUNK)]
     # Fresh processes: a forked one may inherit a lock that a thread of OpenCV holds.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(workers, len(chunks)), context, _one_thread) as pool:
+    with ProcessPoolExecutor(min(workers, len(chunks)), context, _start_worker) as pool:
         tasks = [pool.submit(_make_images, settings, chunk, raw) for chunk in chunks]
         try:
             for task in as_completed(tasks):
@@ -154,6 +157,17 @@ def _render_all(
 
 def _make_images(settings: Mapping[str, Any], numbers: list[int], raw: Path) -> list[dict]:
     return [make_image(settings, number, raw) for number in numbers]
+
+
+def _start_worker() -> None:
+    _one_thread()
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    # A pool's processes outlive a killed parent: they would wait for work for ever.
+    wait([multiprocessing.parent_process().sentinel])
+    os._exit(1)
 
 
 def _one_thread() -> None:
