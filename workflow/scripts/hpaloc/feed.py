@@ -59,10 +59,12 @@ def training_batches(
     from hpaloc.augment import build
 
     order = epoch_order(labels, recipe["sampling"], recipe["seed"], epoch)
+    rows = np.asarray(rows, np.int64)[order]
     make = partial(
         _training_batch,
         arrays=arrays,
-        rows=np.asarray(rows, np.int64)[order],
+        rows=rows,
+        image_ids=_image_ids(arrays, rows),
         repeats=_repeats(order),
         labels=labels[order],
         pipeline=build(recipe["augmentation"]),
@@ -91,12 +93,18 @@ def view_batches(
     """
     if not 0 <= view < n_views(views):
         raise ValueError(f"view {view} of {n_views(views)}")
-    settings = {"arrays": arrays, "rows": np.asarray(rows, np.int64), "size": recipe["image_size"]}
+    rows = np.asarray(rows, np.int64)
+    settings = {"arrays": arrays, "rows": rows, "size": recipe["image_size"]}
     if views["kind"] == "augmentation":
         from hpaloc.augment import build
 
-        pipeline, key = build(recipe["augmentation"]), (recipe["seed"], purpose, epoch, view)
-        make = partial(_augmented_batch, pipeline=pipeline, key=key, **settings)
+        make = partial(
+            _augmented_batch,
+            image_ids=_image_ids(arrays, rows),
+            pipeline=build(recipe["augmentation"]),
+            key=(recipe["seed"], purpose, epoch, view),
+            **settings,
+        )
     else:
         make = partial(_exact_batch, view=view, **settings)
     return _made(make, _slices(len(rows), batch_size), workers)
@@ -141,6 +149,11 @@ def draw_weights(labels: np.ndarray) -> np.ndarray:
     return np.where(labels, weights, 1.0).max(axis=1)
 
 
+def _image_ids(arrays: Arrays, rows: np.ndarray) -> np.ndarray:
+    """The ids at ``rows`` as Python strings: quicker to take from than a column of the index."""
+    return arrays[0]["image_id"].to_numpy(dtype=object)[rows]
+
+
 def _repeats(order: np.ndarray) -> np.ndarray:
     """How often the image of each draw came before in the epoch: its draws must differ."""
     by_image = np.argsort(order, kind="stable")
@@ -154,6 +167,7 @@ def _training_batch(
     part: slice,
     arrays: Arrays,
     rows: np.ndarray,
+    image_ids: np.ndarray,
     repeats: np.ndarray,
     labels: np.ndarray,
     pipeline: Any,
@@ -164,8 +178,8 @@ def _training_batch(
 
     rows, targets = rows[part], labels[part].astype(np.float32)
     images = _empty(len(rows), recipe["image_size"])
-    draws = zip(_read(arrays, rows), repeats[part], strict=True)
-    for number, ((image_id, image), repeat) in enumerate(draws):
+    draws = zip(read_rows(*arrays, rows), image_ids[part], repeats[part], strict=True)
+    for number, (image, image_id, repeat) in enumerate(draws):
         key = stream(recipe["seed"], "train", epoch, int(repeat), image_id)
         images[number], is_negative = augmented(
             pipeline, image, recipe["image_size"], key, recipe["augmentation"]["negative"]
@@ -178,7 +192,7 @@ def _training_batch(
 def _exact_batch(part: slice, arrays: Arrays, rows: np.ndarray, view: int, size: int) -> Batch:
     rows = rows[part]
     images = _empty(len(rows), size)
-    for number, (_, image) in enumerate(_read(arrays, rows)):
+    for number, image in enumerate(read_rows(*arrays, rows)):
         images[number] = dihedral(resized(image, size), view)
     return _batch(images, None, rows)
 
@@ -187,6 +201,7 @@ def _augmented_batch(
     part: slice,
     arrays: Arrays,
     rows: np.ndarray,
+    image_ids: np.ndarray,
     pipeline: Any,
     key: tuple[int, str, int, int],
     size: int,
@@ -195,14 +210,10 @@ def _augmented_batch(
 
     rows = rows[part]
     images = _empty(len(rows), size)
-    for number, (image_id, image) in enumerate(_read(arrays, rows)):
+    draws = zip(read_rows(*arrays, rows), image_ids[part], strict=True)
+    for number, (image, image_id) in enumerate(draws):
         images[number], _ = augmented(pipeline, image, size, stream(*key, image_id))
     return _batch(images, None, rows)
-
-
-def _read(arrays: Arrays, rows: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
-    frame, shards = arrays
-    yield from zip(frame["image_id"].to_numpy()[rows], read_rows(frame, shards, rows), strict=True)
 
 
 def _empty(count: int, size: int) -> np.ndarray:
@@ -238,13 +249,16 @@ def _made(make: Callable[[slice], Batch], parts: list[slice], workers: int) -> I
     # Workers are forked: they start at once and share the memory maps. Where forking is not safe
     # (macOS) or unknown (Windows), batches are made in the process itself.
     workers = min(workers, len(parts)) if sys.platform == "linux" else 0
+    if workers:
+        # Ends OpenCV's threads: a fork would inherit them dead, and wait for them for ever.
+        # The workers are the threads.
+        cv2.setNumThreads(1)
     return iter(
         DataLoader(
             _MadeBatches(make, parts),
             batch_size=None,
             collate_fn=_as_it_is,
             num_workers=workers,
-            worker_init_fn=_start_worker,
             multiprocessing_context="fork" if workers else None,
             # Without one of its own, the loader takes a number from torch's global generator.
             generator=torch.Generator(),
@@ -254,8 +268,3 @@ def _made(make: Callable[[slice], Batch], parts: list[slice], workers: int) -> I
 
 def _as_it_is(batch: Batch) -> Batch:
     return batch
-
-
-def _start_worker(_worker: int) -> None:
-    # The workers are the threads.
-    cv2.setNumThreads(1)
