@@ -79,11 +79,14 @@ def kept_epochs(exported: int, keep: int) -> range:
 
 
 def forget_old(folder: Path, best_epoch: int, keep: int) -> None:
-    """Removes weights and probabilities that no export can want any more.
+    """Removes weights and probabilities that no export can want any more, and what a killed
+    process left half written.
 
     The best epoch is the exported one, or a later one will be: nothing before the best epoch's
     ``keep`` epochs is needed.
     """
+    for path in folder.glob(".*.part.*"):
+        path.unlink()
     first = kept_epochs(best_epoch, keep).start
     for path in folder.glob("validation_*.npy"):
         if int(path.stem.split("_")[1]) < first:
