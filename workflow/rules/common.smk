@@ -1,5 +1,6 @@
 # Names and helpers that more than one stage uses. Nothing here makes a file.
 
+import json
 import math
 import os
 import sys
@@ -8,6 +9,7 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 
 SCRIPTS = os.path.relpath(f"{workflow.basedir}/workflow/scripts")
+RESOURCES = os.path.relpath(f"{workflow.basedir}/resources")
 # Ours first: `hpaloc` must be the workflow's even where another package has the name.
 sys.path.insert(0, os.path.abspath(SCRIPTS))
 
@@ -39,7 +41,11 @@ RECIPES = config["recipes"]
 TRAIN_SOURCE, TEST_SOURCE = config["train_source"], config["test_source"]
 FINAL = config["evaluate"][0]
 FOLDS = sorted(config["folds"]["train"])
-SIMULATED = any(config["sources"][name]["kind"] == "simulated" for name in (TRAIN_SOURCE, TEST_SOURCE))
+SIMULATED = any(
+    config["sources"][name]["kind"] == "simulated" for name in (TRAIN_SOURCE, TEST_SOURCE)
+)
+# The strategy that calls the labels is scored too.
+STRATEGIES = list(dict.fromkeys([config["thresholds"]["strategy"], *config["evaluation"]["strategies"]]))
 TEST_IS_LABELLED = config["sources"][TEST_SOURCE].get("labels", "made") is not None
 
 for name in (TRAIN_SOURCE, TEST_SOURCE):
@@ -52,8 +58,8 @@ wildcard_constraints:
     source="[A-Za-z0-9_-]+",
     recipe="[A-Za-z0-9_-]+",
     size=r"\d+",
-    shard=r"\d{3,}",
-    part=r"\d{3,}",
+    shard=r"\d+",
+    part=r"\d+",
     fold=r"\d+",
 
 
@@ -101,12 +107,40 @@ def attempt_scaled(mem_mb):
     return lambda wildcards, attempt: mem_mb * attempt
 
 
-def figure(name, category="Figures", **labels):
+def prediction_json(wildcards):
+    """The part of a recipe that prediction reads; the rest of it is in the weights."""
+    recipe = RECIPES[wildcards.recipe]
+    keys = ("seed", "image_size", "batch_size", "precision", "torch_threads", "augmentation", "tta")
+    return canonical_json({key: recipe[key] for key in keys})
+
+
+def labelled_test(*files):
+    """What needs labels of the test source; nothing where it has none (then it is only predicted)."""
+    return list(files) if TEST_IS_LABELLED else []
+
+
+def answer_sheets():
+    sheets = config["evaluation"]["human_answers"]
+    return [sheet[key] for sheet in sheets for key in ("answers", "truth") if sheet[key]]
+
+
+def table(name):
+    """An output in tables/, with its place in the report."""
+    return report(
+        f"{RESULTS}/tables/{name}.csv",
+        caption=f"../report/{name}.rst",
+        category="Tables",
+        labels={"shows": name.replace("_", " ")},
+    )
+
+
+def figure(name, category):
+    """The PNG of a figure, with its place in the report; the PDF lies beside it."""
     return report(
         f"{RESULTS}/figures/{name}.png",
         caption=f"../report/{name}.rst",
         category=category,
-        labels={"shows": name.replace("_", " "), **labels},
+        labels={"shows": name.replace("_", " ")},
     )
 
 
@@ -127,3 +161,31 @@ def pretrained_files(wildcards):
         stem = f"results/weights/{recipe['network']}"
         return {"weights": ancient(f"{stem}.safetensors"), "weights_digest": f"{stem}.sha256"}
     return {"weights": ancient(recipe["pretrained"])}
+
+
+def folder_listing(source):
+    """Names and sizes of a local source's files; a folder that is gone is told in words."""
+    folder = Path(config["sources"][source]["folder"])
+    if not folder.is_dir():
+        raise WorkflowError(
+            f"sources.{source}.folder: there is no folder {folder}. Put the images there, or name"
+            " their folder. (make demo runs on simulated cells and needs no images.)"
+        )
+    return list_images(folder)
+
+
+def folder_digest(source):
+    """The listing's digest; where the images are gone and the index is made, the index's own."""
+    record = Path(f"{SOURCES}/{source}/raw/settings.json")
+    if not Path(config["sources"][source]["folder"]).is_dir() and record.is_file():
+        return json.loads(record.read_text(encoding="utf-8"))["listing"]
+    return listing_digest(folder_listing(source))
+
+
+def labels_digest(source):
+    labels = config["sources"][source]["labels"]
+    return sha256_of_file(labels) if labels and Path(labels).is_file() else None
+
+
+def files_per_image(settings):
+    return 4 if "{channel}" in settings["pattern"] else 1

@@ -27,7 +27,7 @@ rule evaluate:
     params:
         code=code_digest("evaluate"),
         fold_numbers=FOLDS,
-        strategies=canonical_json(config["evaluation"]["strategies"]),
+        strategies=canonical_json(STRATEGIES),
     shell:
         "python {SCRIPTS}/evaluate.py --arrays {input.arrays} --fold-predictions {input.folds}"
         " --folds {params.fold_numbers} --mean {input.mean} --thresholds {input.thresholds}"

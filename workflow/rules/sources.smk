@@ -8,12 +8,12 @@ rule simulate_source:
         index=f"{SOURCES}/{{source}}/raw/index.parquet",
         digest=f"{SOURCES}/{{source}}/raw/index.sha256",
         settings=f"{SOURCES}/{{source}}/raw/settings.json",
-    wildcard_constraints:
-        source=sources_of_kind("simulated"),
     log:
         f"{SOURCES}/{{source}}/logs/simulate_source.log",
     benchmark:
         f"{SOURCES}/{{source}}/benchmarks/simulate_source.tsv"
+    wildcard_constraints:
+        source=sources_of_kind("simulated"),
     conda:
         "../../envs/images.yaml"
     threads: 16
@@ -35,12 +35,12 @@ rule index_local:
         index=f"{SOURCES}/{{source}}/raw/index.parquet",
         digest=f"{SOURCES}/{{source}}/raw/index.sha256",
         settings=f"{SOURCES}/{{source}}/raw/settings.json",
-    wildcard_constraints:
-        source=sources_of_kind("local"),
     log:
         f"{SOURCES}/{{source}}/logs/index_local.log",
     benchmark:
         f"{SOURCES}/{{source}}/benchmarks/index_local.tsv"
+    wildcard_constraints:
+        source=sources_of_kind("local"),
     conda:
         "../../envs/images.yaml"
     threads: 8

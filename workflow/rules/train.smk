@@ -19,9 +19,9 @@ rule fetch_weights:
         digest="results/weights/{network}.sha256",
     log:
         "results/logs/fetch_weights/{network}.log",
+    localrule: True
     conda:
         "../../envs/train.yaml"
-    localrule: True
     params:
         code=code_digest("fetch_weights"),
     shell:
@@ -61,7 +61,9 @@ rule train_fold:
     params:
         code=code_digest("train_fold"),
         recipe=recipe_json,
-        pretrained=lambda wildcards, input: f"--pretrained {input.weights}" if input.get("weights") else "",
+        pretrained=lambda wildcards, input: (
+            f"--pretrained {input.weights}" if input.get("weights") else ""
+        ),
         run=config["run"] or "config",
         state="results/state",
     shell:
