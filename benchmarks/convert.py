@@ -59,7 +59,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--out", help="table to write (Markdown)")
     parser.add_argument("--atlas", help="folder of real colour-coded JPEG files")
-    parser.add_argument("--images", type=int, default=48, help="images per measurement")
+    parser.add_argument("--images", type=int, default=96, help="images per measurement")
     parser.add_argument("--distinct", type=int, default=6, help="different images among them")
     parser.add_argument("--repeats", type=int, default=5, help="measurements of each")
     parser.add_argument("--cores", type=int, default=len(os.sched_getaffinity(0)))
@@ -109,11 +109,11 @@ def measure(
         (str(other), row, [str(folder / record[f"path_{channel}"]) for channel in CHANNELS])
         for row, record in enumerate(frame.to_dict("records"))
     ]
-    np.lib.format.open_memmap(other, mode="w+", dtype=np.uint8, shape=shape)
     context = multiprocessing.get_context("spawn")
     with context.Pool(arguments.cores) as pool:
 
         def baseline() -> None:
+            np.lib.format.open_memmap(other, mode="w+", dtype=np.uint8, shape=shape)
             pool.map(convert_with_pillow, tasks, chunksize=1)
 
         for program in (ours, baseline):  # libraries loaded, files in the page cache
