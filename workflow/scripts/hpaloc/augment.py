@@ -22,7 +22,7 @@ import numpy as np
 from hpaloc.classes import CHANNELS
 from hpaloc.geometry import resized
 from hpaloc.scheme import channels_of, check_scheme, transforms_of
-from hpaloc.transforms import Contrast, Dihedral, EdgeDetect, OnChannels, PiecewiseAffine
+from hpaloc.transforms import Contrast, Dihedral, EdgeDetect, Gamma, OnChannels, PiecewiseAffine
 
 GREEN = CHANNELS.index("green")
 
@@ -57,7 +57,7 @@ BUILDERS: dict[str, Callable[..., A.BasicTransform]] = {
     "multiply": lambda factor, per_channel: A.MultiplicativeNoise(
         factor, per_channel=per_channel, p=1
     ),
-    "gamma": lambda exponent: A.RandomGamma((100 * exponent[0], 100 * exponent[1]), p=1),
+    "gamma": lambda exponent: Gamma(exponent),
     "edge_detect": lambda alpha: EdgeDetect(alpha),
     "sharpen": lambda alpha: A.Sharpen(alpha=alpha, lightness=(1, 1), p=1),
 }

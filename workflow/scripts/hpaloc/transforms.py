@@ -118,9 +118,27 @@ class Contrast(A.ImageOnlyTransform):
         return {"factor": self.py_random.uniform(*self.factor)}
 
     def apply(self, img: np.ndarray, factor: float, **params: Any) -> np.ndarray:
-        values = MID_GREY + factor * (np.arange(256) - MID_GREY)
-        table = np.clip(np.rint(values), 0, 255).astype(np.uint8)
-        return cv2.LUT(img, table).reshape(img.shape)
+        return _look_up(img, MID_GREY + factor * (np.arange(256) - MID_GREY))
+
+
+class Gamma(A.ImageOnlyTransform):
+    """Raises pixel values, as shares of 255, to a power (A.RandomGamma rounds down: it darkens)."""
+
+    def __init__(self, exponent: tuple[float, float], p: float = 1.0):
+        super().__init__(p=p)
+        self.exponent = exponent
+
+    def get_params(self) -> dict[str, Any]:
+        return {"exponent": self.py_random.uniform(*self.exponent)}
+
+    def apply(self, img: np.ndarray, exponent: float, **params: Any) -> np.ndarray:
+        return _look_up(img, 255 * (np.arange(256) / 255) ** exponent)
+
+
+def _look_up(image: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """``image`` with each pixel value v replaced by ``values[v]``, rounded and clipped to 8 bit."""
+    table = np.clip(np.rint(values), 0, 255).astype(np.uint8)
+    return cv2.LUT(image, table).reshape(image.shape)
 
 
 class EdgeDetect(A.ImageOnlyTransform):

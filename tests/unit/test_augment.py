@@ -1,0 +1,413 @@
+"""Schemes of augmentation: what is valid, what each transform does, and how draws are seeded."""
+
+import copy
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hpaloc.augment import (
+    BUILDERS,
+    GREEN,
+    augment,
+    augmented,
+    build,
+    is_negative,
+    stream,
+)
+from hpaloc.geometry import N_DIHEDRAL, dihedral, resized
+from hpaloc.log import InputError
+from hpaloc.scheme import TRANSFORMS, Flag, Interval, check_scheme, json_schema, kind_of
+from hpaloc.transforms import GRID, PiecewiseAffine, displacement_maps
+
+SIDE = 64
+
+
+def group(*steps, channels="all"):
+    """A group of one transform, or of parallel ones."""
+    choice = {"apply": steps[0]} if len(steps) == 1 else {"one_of": list(steps)}
+    return {"name": "a group", "channels": channels, **choice}
+
+
+def scheme(*groups, negative=0):
+    return {"negative": negative, "groups": list(groups)}
+
+
+def middle(name):
+    """Valid parameters of a transform: the middle two thirds of each interval."""
+    parameters = {}
+    for key, known in TRANSFORMS[name].parameters.items():
+        if isinstance(known, Flag):
+            parameters[key] = True
+        elif isinstance(known, Interval):
+            sixth = (known.highest - known.lowest) / 6
+            parameters[key] = [known.lowest + sixth, known.highest - sixth]
+        else:
+            parameters[key] = (known.lowest + known.highest) / 2
+    return {name: parameters}
+
+
+@pytest.fixture(scope="module")
+def image():
+    rng = np.random.default_rng(3)
+    noise = rng.integers(0, 256, (SIDE, SIDE, 4), dtype=np.uint8)
+    return cv2.GaussianBlur(noise, (0, 0), 1.5)
+
+
+def one(step, image, number=0, channels="all"):
+    return augment(
+        build(scheme(group(step, channels=channels))), image, stream(1, "t", 1, 0, str(number))
+    )
+
+
+# What a scheme may say
+
+
+def test_every_known_transform_can_be_built_and_keeps_shape_and_type(image):
+    assert set(BUILDERS) == set(TRANSFORMS)
+    for name in TRANSFORMS:
+        before = image.copy()
+        result = one(middle(name), image)
+        assert result.shape == image.shape and result.dtype == np.uint8, name
+        assert np.array_equal(image, before), f"{name} changed its input"
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [
+        (name, {key: known.identity for key, known in entry.parameters.items()})
+        for name, entry in TRANSFORMS.items()
+        if name not in ("none", "flip_and_rotate90")
+        and all(isinstance(known, Interval) for known in entry.parameters.values())
+    ],
+)
+def test_a_transform_at_its_identity_changes_nothing(name, parameters, image):
+    step = {name: {key: [value, value] for key, value in parameters.items()}}
+    assert np.array_equal(one(step, image), image)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda s: s.pop("negative"), "'negative' is missing"),
+        (lambda s: s.update(negative=1.5), "not a number from 0 to 1"),
+        (lambda s: s.update(negativ=0), "unknown key 'negativ'"),
+        (lambda s: s["groups"][0].update(channels=["cyan"]), "'all' nor a list"),
+        (lambda s: s["groups"][0].update(channels=["green"]), "shift the channels"),
+        (lambda s: s["groups"][0].update(apply={"rotat": {}}), "unknown transform 'rotat'"),
+        (lambda s: s["groups"][0].update(apply={"rotate": {}}), "'degrees' is missing"),
+        (
+            lambda s: s["groups"][0].update(apply={"rotate": {"degrees": [10, -10]}}),
+            "from the larger to the smaller",
+        ),
+        (
+            lambda s: s["groups"][0].update(apply={"rotate": {"degrees": [-200, 0]}}),
+            "-200 is not a number from -180 to 180",
+        ),
+        (lambda s: s["groups"][0].update(apply={"rotate": {"degrees": 10}}), "an interval"),
+        (
+            lambda s: s["groups"][0].update(apply={"rotate": {"degrees": [0, float("nan")]}}),
+            "nan is not a number",
+        ),
+        (lambda s: s["groups"][0].update(one_of=[{"none": {}}]), "unknown key 'apply'"),
+        (lambda s: s["groups"][0].pop("apply"), "'apply' is missing"),
+        (lambda s: s["groups"].append("none"), r"groups\[1\]: a map"),
+        (
+            lambda s: s["groups"][0].update(
+                apply={"multiply": {"factor": [1, 2], "per_channel": 1}}
+            ),
+            "neither true nor false",
+        ),
+    ],
+)
+def test_a_fault_is_named_with_its_place(change, words):
+    faulty = scheme(group({"rotate": {"degrees": [-10, 10]}}))
+    check_scheme(faulty)
+    change(faulty)
+    with pytest.raises(InputError, match=words) as caught:
+        build(faulty)
+    assert str(caught.value).startswith("augmentation")
+
+
+def test_the_json_schema_agrees_with_the_check():
+    jsonschema = pytest.importorskip("jsonschema")
+    validator = jsonschema.Draft202012Validator(json_schema())
+    valid = scheme(
+        *(group(middle(name)) for name in TRANSFORMS),
+        group({"none": {}}, middle("sharpen"), channels=["green"]),
+        negative=0.035,
+    )
+    check_scheme(valid)
+    assert validator.is_valid(valid)
+    for change in (
+        lambda s: s.update(extra=1),
+        lambda s: s["groups"][0].update(colour="blue"),
+        lambda s: s["groups"][0].update(apply={"rotate": {"degrees": [0, 1], "p": 1}}),
+        lambda s: s["groups"][0].update(apply={"rotate": {"degrees": [0, 500]}}),
+        lambda s: s["groups"][0].update(apply={}),
+        lambda s: s["groups"][0].update(one_of=[{"none": {}}]),
+    ):
+        faulty = copy.deepcopy(valid)
+        change(faulty)
+        assert not validator.is_valid(faulty)
+        with pytest.raises(InputError):
+            check_scheme(faulty)
+
+
+def test_sharpening_green_alone_is_a_kind_of_its_own():
+    step = {"sharpen": {"alpha": [0, 0.25]}}
+    assert kind_of(group(step, channels=["green"]), "sharpen") == "sharpening"
+    assert kind_of(group(step, channels=["red", "blue"]), "sharpen") == "values"
+
+
+# What the transforms do
+
+
+def test_piecewise_affine_displaces_by_its_standard_deviation():
+    height, width, scale = 200, 100, 0.05
+    transform = PiecewiseAffine((scale, scale))
+    transform.set_random_seed(0)
+    params = {"shape": (height, width, 4)}
+    offsets = np.stack(
+        [transform.get_params_dependent_on_data(params, {})["offsets"] for _ in range(4000)]
+    )
+    assert offsets.shape == (4000, 2, GRID, GRID) and offsets.dtype == np.float32
+    # The standard error of a deviation from n draws is 1/√(2n) of it: 1.1 % for each point.
+    np.testing.assert_allclose(offsets[:, 0].std(axis=0), scale * width, rtol=0.06)
+    np.testing.assert_allclose(offsets[:, 1].std(axis=0), scale * height, rtol=0.06)
+    assert np.abs(offsets[:, 0].mean(axis=0)).max() < 5 * scale * width / np.sqrt(4000)
+    independent = np.corrcoef(offsets.reshape(4000, -1).T) - np.eye(2 * GRID**2)
+    assert np.abs(independent).max() < 0.08
+
+
+def test_piecewise_affine_draws_its_scale_for_each_image():
+    transform = PiecewiseAffine((0.0, 0.1))
+    transform.set_random_seed(0)
+    spreads = [
+        transform.get_params_dependent_on_data({"shape": (100, 100, 4)}, {})["offsets"].std()
+        for _ in range(2000)
+    ]
+    # The deviation of 32 draws is that of the scale within 12.5 %; the scale is uniform.
+    assert np.mean(spreads) == pytest.approx(5.0, rel=0.05)
+    assert np.mean(np.array(spreads) < 2.5) == pytest.approx(0.25, abs=0.05)
+
+
+def test_displacements_reach_the_grid_points_and_are_linear_between(image):
+    height, width = 31, 61
+    offsets = np.zeros((2, GRID, GRID), np.float32)
+    offsets[0, 1, 2], offsets[1, 1, 2] = 6.0, -3.0
+    map_x, map_y = displacement_maps(offsets, height, width)
+    x, y = np.meshgrid(np.arange(width), np.arange(height))
+    moved_x, moved_y = map_x - x, map_y - y
+    assert moved_x[10, 40] == pytest.approx(6.0) and moved_y[10, 40] == pytest.approx(-3.0)
+    assert moved_x[10, 30] == pytest.approx(3.0)  # halfway along the row
+    assert moved_x[5, 30] == pytest.approx(1.5)  # and halfway up: bilinear
+    assert np.abs(moved_x[:, :20]).max() < 1e-4 and np.abs(moved_x[20:]).max() < 1e-4
+
+
+def test_piecewise_affine_moves_the_pixels_by_the_map():
+    y, x = np.mgrid[0:128, 0:128].astype(np.uint8)
+    ramps = np.stack([x, y, x, y], axis=-1)
+    transform = PiecewiseAffine((0.02, 0.02))
+    transform.set_random_seed(1)
+    warped = transform(image=ramps)["image"].astype(float)
+    map_x, map_y = displacement_maps(transform.params["offsets"], 128, 128)
+    inside = (map_x > 1) & (map_x < 126) & (map_y > 1) & (map_y < 126)
+    assert np.abs(warped[..., 0] - map_x)[inside].max() <= 0.6
+    assert np.abs(warped[..., 1] - map_y)[inside].max() <= 0.6
+
+
+def test_the_eight_views_are_exact_and_different(image):
+    views = [dihedral(image, view) for view in range(N_DIHEDRAL)]
+    for expected in [np.rot90(image, turns) for turns in range(4)] + [
+        np.rot90(image[:, ::-1], turns) for turns in range(4)
+    ]:
+        assert sum(np.array_equal(expected, view) for view in views) == 1
+    assert np.array_equal(views[0], image)
+    assert np.array_equal(dihedral(image[..., :1], 6), np.rot90(image[..., :1]))
+
+
+def test_flips_and_rotations_are_equally_likely(image):
+    pipeline = build(scheme(group({"flip_and_rotate90": {}})))
+    views = {dihedral(image, view).tobytes(): view for view in range(N_DIHEDRAL)}
+    drawn = [
+        views[augment(pipeline, image, stream(1, "train", 1, 0, str(number))).tobytes()]
+        for number in range(1600)
+    ]
+    counts = np.bincount(drawn, minlength=N_DIHEDRAL)
+    assert counts.min() > 140 and counts.max() < 260  # 200 ± 4.5 standard deviations
+
+
+def test_parallel_transforms_are_equally_likely_and_exclude_each_other(image):
+    factors = ([0.5, 0.5], [0.25, 0.25])
+    steps = [{"multiply": {"factor": factor, "per_channel": False}} for factor in factors]
+    pipeline = build(scheme(group({"none": {}}, *steps)))
+    flat = np.full((8, 8, 4), 200, np.uint8)
+    drawn = [
+        augment(pipeline, flat, stream(1, "train", 1, 0, str(number)))[0, 0, 0]
+        for number in range(1500)
+    ]
+    values, counts = np.unique(drawn, return_counts=True)
+    assert values.tolist() == [50, 100, 200]
+    assert counts.min() > 410 and counts.max() < 590
+
+
+@pytest.mark.parametrize("channels", [["red", "blue", "yellow"], ["green"], ["yellow", "red"]])
+def test_a_group_changes_its_channels_and_no_other(channels, image):
+    planes = {"red": 0, "green": 1, "blue": 2, "yellow": 3}
+    for step in (
+        {"multiply": {"factor": [0.5, 0.5], "per_channel": False}},
+        {"edge_detect": {"alpha": [0.5, 0.5]}},
+        {"sharpen": {"alpha": [0.5, 0.5]}},
+        {"contrast": {"factor": [0.5, 0.5]}},
+        {"gamma": {"exponent": [2, 2]}},
+        {"coarse_dropout": {"share": [0.5, 0.5], "hole": 0.2}},
+    ):
+        result, everywhere = one(step, image, channels=channels), one(step, image)
+        for name, plane in planes.items():
+            same = np.array_equal(result[..., plane], image[..., plane])
+            assert same == (name not in channels), (step, name)
+            if name in channels and "coarse_dropout" not in step:
+                assert np.array_equal(result[..., plane], everywhere[..., plane])
+
+
+def test_pixel_values_change_as_the_parameters_say():
+    flat = np.full((32, 32, 4), 100, np.uint8)
+    assert np.all(one({"contrast": {"factor": [1.5, 1.5]}}, flat) == 86)  # 128 − 1.5 · 28
+    assert np.all(one({"multiply": {"factor": [1.3, 1.3], "per_channel": True}}, flat) == 130)
+    assert np.all(one({"sharpen": {"alpha": [0.25, 0.25]}}, flat) == 100)
+    assert np.all(one({"edge_detect": {"alpha": [0.1, 0.1]}}, flat) == 90)
+
+
+def test_multiplying_per_channel_draws_a_factor_for_each():
+    flat = np.full((8, 8, 4), 100, np.uint8)
+    apart = one({"multiply": {"factor": [0.5, 2], "per_channel": True}}, flat)[0, 0]
+    alike = one({"multiply": {"factor": [0.5, 2], "per_channel": False}}, flat)[0, 0]
+    assert len(set(apart.tolist())) == 4 and len(set(alike.tolist())) == 1
+
+
+def test_rotation_stays_within_its_degrees_and_uses_all_of_them():
+    bar = np.zeros((101, 101, 4), np.uint8)
+    bar[49:52, 5:96] = 255
+    pipeline = build(scheme(group({"rotate": {"degrees": [-10, 10]}})))
+    angles = []
+    for number in range(60):
+        turned = augment(pipeline, bar, stream(1, "train", 1, 0, str(number)))[..., 0]
+        y, x = np.nonzero(turned > 127)
+        angles.append(np.degrees(np.arctan(np.polyfit(x, y, 1)[0])))
+    assert -10.6 < min(angles) < -7 and 7 < max(angles) < 10.6
+
+
+def test_padding_adds_black_within_its_share_and_keeps_the_size():
+    white = np.full((100, 100, 4), 255, np.uint8)
+    pipeline = build(scheme(group({"crop_and_pad": {"share": [0, 0.1]}})))
+    margins = []
+    for number in range(60):
+        padded = augment(pipeline, white, stream(1, "train", 1, 0, str(number)))
+        assert padded.shape == white.shape
+        margins.append(int(np.argmax(padded[50, :, 0] > 127)))
+    assert min(margins) <= 1 and 5 <= max(margins) <= 10
+
+
+def test_dropout_blanks_its_share():
+    white = np.full((100, 100, 4), 255, np.uint8)
+    pipeline = build(scheme(group({"coarse_dropout": {"share": [0, 0.02], "hole": 0.05}})))
+    shares = []
+    for number in range(300):
+        holed = augment(pipeline, white, stream(1, "train", 1, 0, str(number)))
+        assert set(np.unique(holed)) <= {0, 255}
+        shares.append(np.mean(holed[..., 0] == 0))
+    assert 0 < min(shares) <= 0.0025 + 1e-9 and 0.015 < max(shares) <= 0.02 + 1e-9
+
+
+def test_resizing_averages_areas(image):
+    blocks = image.reshape(SIDE // 4, 4, SIDE // 4, 4, 4).astype(float).mean(axis=(1, 3))
+    assert np.abs(resized(image, SIDE // 4) - blocks).max() <= 0.51
+    assert resized(image, SIDE) is image
+    assert resized(image, 2 * SIDE).shape == (2 * SIDE, 2 * SIDE, 4)
+
+
+# How draws are seeded
+
+WHOLE = scheme(
+    group({"none": {}}, middle("piecewise_affine"), {"rotate": {"degrees": [-10, 10]}}),
+    group({"multiply": {"factor": [0.8, 1.3], "per_channel": True}}, channels=["red", "blue"]),
+    group({"coarse_dropout": {"share": [0, 0.02], "hole": 0.05}}, channels=["red", "blue"]),
+    group({"flip_and_rotate90": {}}),
+    negative=0.035,
+)
+
+
+def test_a_draw_depends_on_its_stream_alone(image):
+    pipeline, other = build(WHOLE), build(WHOLE)
+    keys = [stream(1, "train", 1, 0, f"image {number}") for number in range(20)]
+    forwards = [augment(pipeline, image, key) for key in keys]
+    backwards = [augment(other, image, key) for key in reversed(keys)][::-1]
+    for first, second in zip(forwards, backwards, strict=True):
+        assert np.array_equal(first, second)
+
+
+def test_no_two_draws_have_equal_parameters():
+    """Seeds, purposes, epochs, views and images all count, and transforms do not share draws."""
+    pipeline = build(
+        scheme(
+            group({"multiply": {"factor": [0.5, 2], "per_channel": True}}),
+            group({"rotate": {"degrees": [-10, 10]}}),
+            group({"piecewise_affine": {"scale": [0, 0.1]}}),
+        )
+    )
+    drawn = []
+    for seed in (1, 2):
+        for purpose in ("train", "validation", "prediction"):
+            for epoch in (1, 2, 11):
+                for view in (0, 1):
+                    for image_id in ("a", "b", "1", "1/1"):
+                        key = stream(seed, purpose, epoch, view, image_id)
+                        augment(pipeline, np.zeros((8, 8, 4), np.uint8), key)
+                        multiply, rotate, warp = pipeline.transforms
+                        drawn.append(
+                            [
+                                *np.ravel(multiply.params["multiplier"]),
+                                rotate.params["matrix"][0, 1],
+                                *warp.params["offsets"].ravel(),
+                            ]
+                        )
+    drawn = np.array(drawn)
+    for column in drawn.T:
+        assert len(np.unique(column)) == len(drawn)
+    # Transforms seeded alike would draw alike.
+    related = np.corrcoef(drawn.T) - np.eye(drawn.shape[1])
+    assert np.abs(related).max() < 0.45  # 5 standard errors at 144 draws
+
+
+@given(
+    st.integers(0, 2**32), st.sampled_from(["train", "validation"]), st.integers(0, 99),
+    st.integers(0, 9), st.text(max_size=20),
+)  # fmt: skip
+@settings(max_examples=50)
+def test_streams_are_48_bytes_and_reproducible(seed, purpose, epoch, view, image_id):
+    key = stream(seed, purpose, epoch, view, image_id)
+    assert len(key) == 48 and key == stream(seed, purpose, epoch, view, image_id)
+    assert key != stream(seed, purpose, epoch, view + 1, image_id)
+
+
+def test_a_stream_is_the_same_on_every_machine():
+    assert stream(1, "train", 1, 0, "a").hex()[:16] == "c474b32a548ec670"
+
+
+def test_negatives_come_at_their_share_and_lose_green_alone(image):
+    keys = [stream(1, "train", 1, 0, str(number)) for number in range(20000)]
+    share = np.mean([is_negative(0.035, key) for key in keys])
+    assert share == pytest.approx(0.035, abs=0.006)
+    assert not any(is_negative(0.0, key) for key in keys)
+    assert all(is_negative(1.0, key) for key in keys)
+    pipeline, key = build(scheme()), keys[0]
+    blanked, negative = augmented(pipeline, image, SIDE, key, 1.0)
+    kept, positive = augmented(pipeline, image, SIDE, key, 0.0)
+    assert negative and not positive
+    assert np.array_equal(kept, image)
+    assert not blanked[..., GREEN].any()
+    others = [0, 2, 3]
+    assert np.array_equal(blanked[..., others], image[..., others])
