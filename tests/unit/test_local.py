@@ -13,6 +13,7 @@ from hpaloc.classes import CHANNELS
 from hpaloc.convert import convert_shard
 from hpaloc.images import plane_of_channel, read_planes, resize_area
 from hpaloc.index import read_index, root_of
+from hpaloc.listing import listing_digest
 from hpaloc.local import grey_range, index_folder, read_labels, tile_starts
 from hpaloc.log import InputError
 
@@ -95,7 +96,10 @@ def test_links_to_folders_are_followed_once(tmp_path):
     folder.mkdir()
     (folder / "near").symlink_to(tmp_path / "far")
     (tmp_path / "far" / "up").symlink_to(folder)
-    assert index(folder)["image_id"].tolist() == ["near_a"]
+    (folder / "old_red.png").symlink_to(tmp_path / "gone")
+    frame = index(folder, incomplete="quarantine")
+    assert frame["image_id"].tolist() == ["near_a", "old"]
+    assert frame["bytes_red"].tolist()[1] == 0
 
 
 def test_files_that_do_not_fit_are_logged(tmp_path, caplog):
@@ -230,7 +234,7 @@ def test_16_bit_images_get_one_range_per_channel_of_the_whole_source(tmp_path):
     assert frame["high_red"][0] == pytest.approx(np.percentile(both, 99.9), abs=200)
     assert frame["low_blue"].isna().tolist() == [False, True]  # 8 bits need no range
     maximum = {"method": "maximum", "value": {c: 4095 + k for k, c in enumerate(CHANNELS)}}
-    frame = index(tmp_path, grey_range={**maximum, "images": 1})
+    frame = index(tmp_path, grey_range=maximum)
     assert frame[["low_green", "high_green"]].to_numpy().tolist() == [[0, 4096]] * 2
 
 
@@ -297,6 +301,8 @@ def test_tiles_of_an_image(tmp_path):
     assert frame["path_red"].nunique() == 1
     with pytest.raises(InputError, match=r"image 'a' has 50 × 30 px\. Choose smaller tiles"):
         index(tmp_path, tiles={"size": 31, "pixel_size": None, "source_pixel_size": None})
+    with pytest.raises(InputError, match="both pixel_size and source_pixel_size"):
+        index(tmp_path, tiles={"size": 20, "pixel_size": 0.1, "source_pixel_size": None})
 
 
 def test_images_that_will_be_stretched_are_warned_of(tmp_path, caplog):
@@ -318,6 +324,10 @@ def test_the_program_writes_index_digest_and_settings(tmp_path):
         "--workers": "2",
     }
     index_local.main([word for option in options.items() for word in option])
+
+    def size(channel):
+        return (folder / f"a_{channel}.png").stat().st_size
+
     written = json.loads((out / "settings.json").read_text())
     assert written == {
         "kind": "local",
@@ -325,6 +335,7 @@ def test_the_program_writes_index_digest_and_settings(tmp_path):
         "root": str(folder),
         "simulated": False,
         "labelled": True,
+        "listing": listing_digest([(f"a_{c}.png", size(c)) for c in sorted(CHANNELS)]),
     }
     frame = read_index(out / "index.parquet")
     assert frame["source"].tolist() == ["mine"]

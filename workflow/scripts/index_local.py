@@ -5,6 +5,7 @@ import json
 
 from hpaloc.files import write_json
 from hpaloc.index import write_index
+from hpaloc.listing import list_images, listing_digest
 from hpaloc.local import index_folder
 from hpaloc.log import run_program
 
@@ -27,6 +28,7 @@ def main(argv: list[str] | None = None) -> None:
         "root": settings["folder"],
         "simulated": False,
         "labelled": settings["labels"] is not None,
+        "listing": listing_digest(list_images(settings["folder"])),
     }
     write_json(resolved, arguments.settings_out)
     write_index(frame, arguments.index, arguments.digest)

@@ -57,7 +57,7 @@ class Problem(NamedTuple):
 def convert_shard(
     index: pd.DataFrame,
     root: Path,
-    stack_order: Sequence[str | None],
+    stack_order: Sequence[str],
     shard: int,
     shards: int,
     size: int,
@@ -192,7 +192,7 @@ def _close_gaps(pixels: np.ndarray, kept: list[int], path: Path) -> str:
 
 
 def _convert_group(
-    root: Path, stack_order: Sequence[str | None], pixels: np.ndarray, group: list[tuple[int, dict]]
+    root: Path, stack_order: Sequence[str], pixels: np.ndarray, group: list[tuple[int, dict]]
 ) -> list[Problem | None]:
     """Converts the rows of one set of files: one image, or all the tiles of one."""
     boxes = [tuple(record[name] for name in ("x", "y", "width", "height")) for _, record in group]

@@ -8,6 +8,7 @@ import io
 import logging
 import math
 import zlib
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import cv2
@@ -18,8 +19,6 @@ import tifffile
 
 # What tifffile logs of a broken file, line by line, the error that it raises says once.
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)
-
-SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".npy")
 
 # The plane of an RGB file that holds the signal of a colour-coded channel: yellow is R and G
 # alike. Luma would scale the channels by 0.299, 0.587, 0.114 and 0.886 and lose most of blue.
@@ -145,10 +144,10 @@ def plane_of_channel(planes: np.ndarray, channel: str) -> np.ndarray:
     raise BadImage(f"holds {count} planes where one channel is one grey or one RGB plane")
 
 
-def plane_of_stack(planes: np.ndarray, channel: str, order: list[str | None]) -> np.ndarray:
+def plane_of_stack(planes: np.ndarray, channel: str, order: Sequence[str]) -> np.ndarray:
     """The plane H × W of one channel in a stack whose planes come in ``order``."""
     if planes.shape[2] != len(order):
-        raise BadImage(f"a stack of {planes.shape[2]} planes where the settings say {len(order)}")
+        raise BadImage(f"holds {planes.shape[2]} planes where all {len(order)} channels are due")
     return np.ascontiguousarray(planes[:, :, order.index(channel)])
 
 

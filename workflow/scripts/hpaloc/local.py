@@ -5,7 +5,7 @@ import hashlib
 import logging
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -15,7 +15,6 @@ import pandas as pd
 
 from hpaloc.classes import CHANNELS, class_number
 from hpaloc.images import (
-    SUFFIXES,
     BadImage,
     Header,
     plane_of_channel,
@@ -23,6 +22,7 @@ from hpaloc.images import (
     read_header,
     read_planes,
 )
+from hpaloc.listing import IMAGE_SUFFIXES, list_images
 from hpaloc.log import InputError, Progress
 
 _USUAL_COLUMNS = {
@@ -34,6 +34,7 @@ _USUAL_COLUMNS = {
 }
 _METADATA = ("antibody", "gene", "cell_line")
 _SATURATED_SHARE = 0.01
+_IMAGES_FOR_SATURATION = 200
 
 _log = logging.getLogger("hpaloc")
 
@@ -111,7 +112,7 @@ def find_images(folder: Path, pattern: str, channels: dict[str, str]) -> dict[st
     channel_of = {text: channel for channel, text in channels.items()}
     found: dict[str, dict[str, str]] = {}
     strange = []
-    for path in _image_files(folder):
+    for path, _ in list_images(folder):
         match = regex.fullmatch(path[: path.rindex(".")])
         if match is None:
             strange.append(path)
@@ -135,7 +136,11 @@ def find_images(folder: Path, pattern: str, channels: dict[str, str]) -> dict[st
         raise InputError(
             f"{folder}: no image file fits the pattern {pattern!r} with the channels"
             f" {', '.join(channels.values())}; "
-            + (f"found {_first(strange)}." if strange else f"no {', '.join(SUFFIXES)} file at all.")
+            + (
+                f"found {_first(strange)}."
+                if strange
+                else f"no {', '.join(IMAGE_SUFFIXES)} file at all."
+            )
         )
     return {
         image_id: [files.get(channel, "") for channel in CHANNELS]
@@ -245,21 +250,6 @@ def _pattern_regex(pattern: str, channels: dict[str, str]) -> re.Pattern:
             " a file holds all four planes), and nothing else in braces but {any}."
         )
     return re.compile("".join(regex.get(part, re.escape(part)) for part in parts))
-
-
-def _image_files(folder: Path) -> Iterator[str]:
-    """Paths within the folder, POSIX, sorted within each subfolder; symbolic links are followed."""
-    seen = set()
-    for place, subfolders, names in os.walk(folder, followlinks=True):
-        here = os.path.realpath(place)
-        if here in seen:  # a link to a folder above would go round for ever
-            subfolders.clear()
-            continue
-        seen.add(here)
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-        for name in sorted(names):
-            if not name.startswith(".") and name.lower().endswith(SUFFIXES):
-                yield Path(place, name).relative_to(folder).as_posix()
 
 
 def _complete(files: dict[str, list[str]], folder: Path, settings: dict) -> None:
@@ -404,7 +394,8 @@ def _grey_ranges(
         deep = [p for p in paths if facts[p].header and facts[p].header.dtype == "uint16"]
         if not deep:
             continue
-        count = min(wanted["images"], len(deep))
+        # A maximum that is stated needs no look at the images, but for the warning.
+        count = min(wanted.get("images", _IMAGES_FOR_SATURATION), len(deep))
         sample = np.sort(np.random.default_rng(0).choice(len(deep), count, replace=False))
         total = np.zeros(2**16, np.int64)
         with ThreadPoolExecutor(workers) as executor:
@@ -426,6 +417,8 @@ def _boxes(row: dict, size: tuple[int, int], tiles: dict | None) -> list[dict]:
     if tiles is None or size == (0, 0):
         return [{**row, "x": 0, "y": 0, "width": width, "height": height}]
     box = tiles["size"]
+    if (tiles["pixel_size"] is None) != (tiles["source_pixel_size"] is None):
+        raise InputError("tiles: state both pixel_size and source_pixel_size (µm), or neither.")
     if tiles["pixel_size"] is not None:
         box = round(box * tiles["pixel_size"] / tiles["source_pixel_size"])
     if box < 1 or box > min(size):
