@@ -11,7 +11,8 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--curves", required=True, help="points of the curves (Parquet)")
     parser.add_argument("--metrics", required=True, help="scores of folds and strategies (CSV)")
-    parser.add_argument("--strategy", required=True, help="thresholds whose point is marked")
+    parser.add_argument("--thresholds", help="table of thresholds (CSV), for the number")
+    parser.add_argument("--strategy", required=True, help="strategy whose point is marked")
     parser.add_argument("--recipe", required=True, help="name of the recipe, for the title")
     parser.add_argument("--source", required=True, help="name of the test source, for the title")
     style.add_arguments(parser)
@@ -20,9 +21,11 @@ def main(argv: list[str] | None = None) -> None:
     look = style.apply(args.style)
     curves = read_table(args.curves, pr_curve.COLUMNS)
     metrics = read_table(args.metrics, ("fold", "strategy", "metric", "value"))
+    thresholds = read_table(args.thresholds, ("class", "raw")) if args.thresholds else None
     point = pr_curve.operating_point(metrics, args.strategy)
+    point_name = pr_curve.strategy_in_words(args.strategy, thresholds)
     subtitle = f"recipe {args.recipe}, mean of its trained folds, on test source {args.source}"
-    style.finish(pr_curve.draw(curves, look, subtitle, point, args.strategy), args)
+    style.finish(pr_curve.draw(curves, look, subtitle, point, point_name), args)
 
 
 if __name__ == "__main__":

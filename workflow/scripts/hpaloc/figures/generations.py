@@ -86,5 +86,5 @@ def draw(table: pd.DataFrame, style: dict[str, Any]) -> Figure:
     right.legend(marks, list(SCORES.values()), loc="upper left", ncols=2, handletextpad=0.2)
     for ax in (left, right):
         ax.grid(axis="y")
-    fig.legend(*left.get_legend_handles_labels(), loc="outside lower left", ncols=3)
+    look.legend(fig, *left.get_legend_handles_labels(), ncols=3)
     return fig

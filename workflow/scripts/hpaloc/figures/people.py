@@ -63,6 +63,9 @@ def shown(classes: pd.DataFrame) -> pd.DataFrame:
     of_person = table["kind"] == "person"
     table["label"] = table["answerer"]
     table.loc[of_person, "label"] += " (" + table.loc[of_person, "images"] + ")"
+    table.loc[table["kind"] == "constant", "label"] = (
+        "constant answers (by class: all 28 classes on every image)"
+    )
     return table
 
 
@@ -106,14 +109,14 @@ def draw(
     reported = _draw_scores(right, scores, answerers, style["colours"])
 
     handles = [_handle(row, style["colours"]) for row in answerers.to_dict("records")]
-    texts = [textwrap.fill(label, 70) for label in answerers["label"]]
+    texts = [textwrap.fill(label, 52) for label in answerers["label"]]
     never = classes[(classes["drawn"] == "yes") & classes["accuracy"].isna()]
     if never["answerer"].isin(answerers["answerer"]).any():
         handles.append(Line2D([], [], marker="x", ls="", color=style["colours"]["black"], ms=4))
-        texts.append("left of 0: class never answered, accuracy undefined")
+        texts.append("left of 0: class never answered, undefined")
     handles += [handle for handle, _ in reported]
     texts += [text for _, text in reported]
-    fig.legend(handles, texts, loc="outside lower left", ncols=2, handletextpad=0.4)
+    look.legend(fig, handles, texts, ncols=2, handletextpad=0.4)
     return fig
 
 
@@ -175,9 +178,7 @@ def _draw_scores(
         )[0]
 
     constants = scores[scores["kind"] == "constant"]
-    handle = dots(constants, "|", colours["grey"], colours["grey"])
-    if len(constants):
-        legend.append((handle, "right: each constant answer (nothing, most frequent, …)"))
+    dots(constants, "|", colours["grey"], colours["grey"])
     for row in answerers[answerers["kind"] != "constant"].to_dict("records"):
         colour = colours[row["colour"]]
         own = scores[scores["answerer"] == row["answerer"]]
@@ -189,7 +190,7 @@ def _draw_scores(
         ]
         if len(paper):
             handle = dots(paper, mark, colours[colour], "white", -0.25)
-            legend.append((handle, paper["answerer"].iloc[0].replace("human", "people")))
+            legend.append((handle, paper["answerer"].iloc[0]))
     ax.set_yticks(list(place.values()), [METRICS[metric] for metric in place])
     ax.set(xlim=(-0.02, 1.02), ylim=(-0.7, len(names) - 0.3), xlabel="score")
     ax.set_xticks(np.linspace(0, 1, 3))

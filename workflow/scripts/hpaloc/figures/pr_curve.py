@@ -1,5 +1,6 @@
 """Figure 8: precision against recall on the test source."""
 
+import textwrap
 from typing import Any
 
 import matplotlib as mpl
@@ -26,6 +27,20 @@ def operating_point(metrics: pd.DataFrame, strategy: str) -> tuple[float, float]
     return None if np.isnan(point).any() else point
 
 
+def strategy_in_words(strategy: str, thresholds: pd.DataFrame | None) -> str:
+    """``threshold 0.233`` of the strategy ``global`` or a number; else the strategy's name.
+
+    The number of ``global`` is the raw one of the row ``all`` in ``thresholds``.
+    """
+    if strategy == "global" and thresholds is not None:
+        overall = thresholds.loc[thresholds["class"].astype(str) == "all", "raw"]
+        return f"threshold {overall.iloc[0]:.3f}"
+    try:
+        return f"threshold {float(strategy):.3f}"
+    except ValueError:
+        return strategy.replace("_", " ")
+
+
 def draw(
     curves: pd.DataFrame,
     style: dict[str, Any],
@@ -41,7 +56,7 @@ def draw(
     curves = curves.assign(curve=curves["curve"].astype(str))
     area = curves.drop_duplicates("curve").set_index("curve")["average_precision"]
     classes = area.drop(["micro", "macro"]).sort_values(ascending=True, kind="stable")
-    shades = mpl.colormaps["cividis"](np.linspace(0, 0.92, max(len(classes), 1)))
+    shades = mpl.colormaps["cividis"](np.linspace(0, 0.85, max(len(classes), 1)))
 
     fig = look.figure(style, height_mm=128)
     look.title(fig, "Precision against recall of the final model", subtitle)
@@ -60,12 +75,12 @@ def draw(
     if point is not None:
         left.plot(
             *point, "o", mfc="white", mec=colours["red"], mew=1.5, ms=6, zorder=5, ls="",
-            label=f"micro, labels as called ({point_name}):"
+            label=f"micro, as called ({point_name}):"
             f" recall {point[0]:.2f}, precision {point[1]:.2f}",
         )  # fmt: skip
     left.set(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02))
     left.set_title("Curves")
-    fig.legend(*left.get_legend_handles_labels(), loc="outside lower left", ncols=2)
+    look.legend(fig, *left.get_legend_handles_labels(), ncols=2)
 
     y = np.arange(len(classes))
     right.hlines(y, 0, classes, color=shades, lw=1)
@@ -73,13 +88,14 @@ def draw(
     right.set_yticks(y, [CLASS_NAMES[int(name)] for name in classes.index])
     right.set(xlim=(0, 1.02), ylim=(-0.7, len(classes) - 0.3), xlabel="average precision")
     right.axvline(area["macro"], color=colours["black"], lw=0.9, ls="--")
-    right.set_title("Average precision of each class")
+    right.set_title("By class")
     right.tick_params(axis="y", length=0)
     right.grid(axis="x")
     right.set_axisbelow(True)
     absent = [name for n, name in enumerate(CLASS_NAMES) if str(n) not in set(classes.index)]
     if absent:
-        right.set_xlabel(f"average precision\nno positives: {', '.join(absent)}")
+        listed = textwrap.fill(f"no positives: {', '.join(absent)}", 36)
+        right.set_xlabel(f"average precision\n{listed}")
     return fig
 
 
@@ -87,8 +103,8 @@ def _equal_f1(ax: Axes) -> None:
     """Lines of equal F1: precision = F1 · recall / (2 · recall − F1)."""
     for f1 in ISO_F1:
         recall = np.linspace(f1 / (2 - f1), 1, 200)
-        ax.plot(recall, f1 * recall / (2 * recall - f1), color="#BDBDBD", lw=0.6, ls=":", zorder=0)
+        ax.plot(recall, f1 * recall / (2 * recall - f1), color="#9A9A9A", lw=0.7, ls=":", zorder=0)
         ax.annotate(
-            f"F1 {f1:g}", (1, f1 / (2 - f1)), xytext=(-2, 1), textcoords="offset points",
-            ha="right", va="bottom", color="#707070",
+            f"F1 {f1:g}", (1, f1 / (2 - f1)), xytext=(3, 0), textcoords="offset points",
+            va="center", color="#707070", annotation_clip=False,
         )  # fmt: skip

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
@@ -81,6 +82,9 @@ def draw(table: pd.DataFrame, images: list[np.ndarray], style: dict[str, Any]) -
         f"arrays of {side} × {side} px; each channel stretched to its {WHITE_PERCENTILE} %"
         " percentile for display",
     )
+    line = 1.6 * mpl.rcParams["font.size"] / (fig.get_figheight() * look.POINTS_PER_INCH)
+    look.keep_free(fig, bottom=line)
+    fig.get_layout_engine().set(hspace=0.14, wspace=0.02)
     axes = fig.subplots(len(images), 5)
     for sample, (row, pixels) in enumerate(zip(axes, images, strict=True), 1):
         about = table[table["sample"] == sample]
@@ -94,9 +98,9 @@ def draw(table: pd.DataFrame, images: list[np.ndarray], style: dict[str, Any]) -
         row[4].imshow(composite(scaled))
         if sample == 1:
             row[4].set_title("composite\nin these colours", weight="normal", loc="center")
-        row[0].text(
-            0, -0.06, _caption(about.iloc[0]), transform=row[0].transAxes, va="top", ha="left"
-        )
+        below = row[0].text(0, -0.04, _caption(about.iloc[0]), transform=row[0].transAxes, va="top")
+        # As wide as the row: the layout would make the first column as wide as the text.
+        below.set_in_layout(False)
         for ax in row:
             ax.set_axis_off()
     return fig

@@ -66,7 +66,7 @@ def draw(counts: pd.DataFrame, fold: int, style: dict[str, Any]) -> Figure:
         Line2D([], [], color=colours["black"], lw=0.7, ls="--"),
     ]
     texts = [f"fold {fold}", "other folds", "one image"]
-    fig.legend(handles, texts, loc="outside lower right", ncols=3, handletextpad=0.5)
+    look.legend(fig, handles, texts, ncols=3, loc="lower right", handletextpad=0.5)
     for ax in (left, right):
         ax.grid(axis="x")
         ax.set_axisbelow(True)
@@ -79,10 +79,16 @@ def _draw_counts(ax: Any, one: pd.DataFrame, colours: dict[str, str]) -> None:
     ax.hlines(y, one["validation"], one["training"], color="#D0D0D0", lw=0.8, zorder=1)
     ax.plot(one["training"], y, "o", color=colours["blue"], ms=4, label="training")
     ax.plot(one["validation"], y, "D", color=colours["red"], ms=3.2, label="validation")
-    beside = {"textcoords": "offset points", "va": "center", "color": "#404040"}
     for row, training, validation in zip(y, one["training"], one["validation"], strict=True):
-        ax.annotate(f"{training:,}", (training, row), xytext=(5, 0), **beside)
-        ax.annotate(f"{validation:,}", (validation, row), xytext=(-5, 0), ha="right", **beside)
+        # The greater number stands on the right, so that the two never meet.
+        for count, other, colour in (
+            (training, validation - 0.5, "blue"), (validation, training, "red"),
+        ):  # fmt: skip
+            right = count > other
+            ax.annotate(
+                f"{count:,}", (count, row), xytext=(5 if right else -5, 0), va="center",
+                ha="left" if right else "right", textcoords="offset points", color=colours[colour],
+            )  # fmt: skip
     # Symmetric logarithmic: a class without a validation image has a place on the axis too.
     ax.set_xscale("symlog", linthresh=1, linscale=0.35)
     top = int(one["training"].max())

@@ -7,11 +7,15 @@ version, so that equal tables give equal files.
 
 import argparse
 import json
+import logging
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+from matplotlib.artist import Artist
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import is_color_like
 from matplotlib.figure import Figure
 
@@ -81,6 +85,7 @@ def apply(settings: dict[str, Any] | None = None) -> dict[str, Any]:
     style = resolve(settings)
     size = float(style["font_size"])
     mpl.use("Agg")
+    logging.getLogger("fontTools").setLevel(logging.WARNING)  # tells of every letter of a PDF
     mpl.rcdefaults()
     cycle = [value for name, value in style["colours"].items() if name not in ("black", "yellow")]
     mpl.rcParams.update(
@@ -127,11 +132,27 @@ def title(fig: Figure, text: str, subtitle: str | None = None) -> None:
     for number, line in enumerate(lines):
         top = 1.85 * large + 1.35 * size * number
         fig.text(0.008, 1 - top / height, line, va="top", size=size, color="#404040")
-    _keep_free(fig, top=(1.85 * large + 1.35 * size * len(lines)) / height)
+    keep_free(fig, top=(1.85 * large + 1.35 * size * len(lines)) / height)
+
+
+def legend(
+    fig: Figure, handles: Sequence[Artist], texts: Sequence[str], ncols: int = 1, **more: Any
+) -> None:
+    """A legend below all axes, at the left edge (or at ``loc``), in a margin kept free for it."""
+    # Not Matplotlib's "outside": it stands at the edge even where something else is kept free.
+    key = fig.legend(handles, texts, **({"loc": "lower left", "ncols": ncols} | more))
+    key.set_in_layout(False)
+    key.set_bbox_to_anchor((0, 0, 1, 1), transform=fig.transFigure)
+    extent = key.get_window_extent(FigureCanvasAgg(fig).get_renderer())
+    gap = 0.5 * mpl.rcParams["font.size"] / (fig.get_figheight() * POINTS_PER_INCH)
+    keep_free(fig, bottom=extent.height / fig.bbox.height + gap)
 
 
 def mark_simulated(fig: Figure) -> None:
-    """Notes at the bottom right that the cells are simulated, in a margin kept free for it."""
+    """Notes at the bottom right that the cells are simulated, in a margin kept free for it.
+
+    To be called when the figure is complete: legends of the figure are moved up.
+    """
     narrow = fig.get_figwidth() * MM_PER_INCH < NARROW_MM
     note = textwrap.fill(SIMULATED_NOTE, 52) if narrow else SIMULATED_NOTE
     size = max(7.0, mpl.rcParams["font.size"] - 0.5)
@@ -140,10 +161,13 @@ def mark_simulated(fig: Figure) -> None:
         0.995, 0.25 * size / height, note, ha="right", va="bottom", size=size, style="italic",
         color="#666666",
     )  # fmt: skip
-    _keep_free(fig, bottom=1.4 * size * (note.count("\n") + 1) / height)
+    margin = 1.4 * size * (note.count("\n") + 1) / height
+    for key in fig.legends:
+        key.set_bbox_to_anchor((0, margin, 1, 1 - margin), transform=fig.transFigure)
+    keep_free(fig, bottom=margin)
 
 
-def _keep_free(fig: Figure, top: float = 0.0, bottom: float = 0.0) -> None:
+def keep_free(fig: Figure, top: float = 0.0, bottom: float = 0.0) -> None:
     """Shrinks the area of the axes by shares of the figure's height, for text outside of them."""
     engine = fig.get_layout_engine()
     left, low, width, height = engine.get()["rect"]

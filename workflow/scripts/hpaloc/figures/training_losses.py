@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -35,10 +34,10 @@ def tidy(steps: pd.DataFrame) -> pd.DataFrame:
 
     ``steps`` has ``fold`` and COLUMNS. A bin holds as many consecutive steps of
     one phase as it takes to come to about MOST_POINTS bins per fold: ``value`` is
-    their mean, ``low`` and ``high`` their extremes, ``step`` the middle. With
+    their mean, ``low`` and ``high`` their extremes, ``step`` the first. With
     few steps a bin is one step and all three are the recorded value. ``smoothed``
-    is the exponential mean of the steps up to the bin's end, with a span of 2 %
-    of the fold's steps (at least 5).
+    is the exponential mean of the phase's steps up to the bin's end, with a span
+    of 2 % of the fold's steps (at least 5).
     """
     parts = []
     for fold, group in steps.groupby("fold", sort=True):
@@ -54,13 +53,15 @@ def tidy(steps: pd.DataFrame) -> pd.DataFrame:
         frame = pd.DataFrame(
             {
                 "fold": fold,
-                "step": first["step"].median().to_numpy(),
+                "step": first["step"].first().to_numpy(),
                 "epoch": first["epoch"].first().to_numpy(),
                 "phase": first["phase"].first().to_numpy(),
             }
         )
         for name in QUANTITIES:
-            smoothed = group[name].ewm(span=span).mean()
+            smoothed = group.groupby(phase_number)[name].transform(
+                lambda values, span=span: values.ewm(span=span).mean()
+            )
             parts.append(
                 frame.assign(
                     quantity=name,
@@ -123,7 +124,7 @@ def draw(table: pd.DataFrame, style: dict[str, Any], recipe: str) -> Figure:
             for number in range(len(marks))
         ]
         texts = [f"from step {step:,.0f}: {PHASES.get(phase, phase)}" for phase, step in marks]
-        fig.legend(handles, texts, loc="outside lower left", ncols=len(marks))
+        look.legend(fig, handles, texts, ncols=len(marks))
     return fig
 
 
@@ -133,7 +134,8 @@ def _limit_losses(ax: Any, rows: pd.DataFrame) -> None:
     if low > 0 and high / low > 30:
         ax.set_yscale("log")
     else:
-        ax.set_ylim(0, 1.15 * np.nanmax(rows["smoothed"]))
+        # A single step far out would flatten the rest: at most three times the smoothed maximum.
+        ax.set_ylim(0, 1.05 * min(rows["high"].max(), 3 * high))
 
 
 def _thousands(value: float, _position: int) -> str:

@@ -1,5 +1,6 @@
 """Figures 6 and 7: validation scores by epoch, of all classes together and of each class."""
 
+import textwrap
 from typing import Any
 
 import pandas as pd
@@ -54,7 +55,7 @@ def draw_scores(table: pd.DataFrame, style: dict[str, Any], recipe: str) -> Figu
         "validation_focal_score": style["colours"]["red"],
     }
     folds = list(dict.fromkeys(table["fold"]))
-    fig = look.figure(style, height_mm=78, columns=1)
+    fig = look.figure(style, height_mm=84, columns=1)
     others = f" (thin: {len(folds) - 1} other fold{'s' * (len(folds) > 2)})" if folds[1:] else ""
     look.title(fig, "Validation F1 and focal score", f"recipe {recipe}, fold {folds[0]}{others}")
     ax = fig.subplots()
@@ -79,13 +80,7 @@ def draw_scores(table: pd.DataFrame, style: dict[str, Any], recipe: str) -> Figu
     ax.set(xlabel="epoch", ylabel="score", ylim=(0, 1.02))
     ax.xaxis.get_major_locator().set_params(integer=True)
     ax.grid(axis="y")
-    fig.legend(
-        [handle for handle, _ in handles],
-        [text for _, text in handles],
-        loc="outside lower left",
-        ncols=2,
-        columnspacing=1.2,
-    )
+    look.legend(fig, [handle for handle, _ in handles], [text for _, text in handles])
     return fig
 
 
@@ -119,7 +114,7 @@ def draw_classes(table: pd.DataFrame, style: dict[str, Any], recipe: str) -> Fig
             ax.plot(one["epoch"], one["f1"], color=colours["sky"], lw=0.5, alpha=0.7, zorder=1)
         one = rows[rows["fold"] == folds[0]]
         ax.plot(one["epoch"], one["f1"], color=colours["blue"], lw=1.2, zorder=3)
-        ax.set_title(f"{name} ({labels:,})", weight="normal")
+        ax.set_title(textwrap.fill(f"{name} ({labels:,})", 29), weight="normal")
         ax.set_ylim(-0.02, 1.02)
         ax.set_yticks([0, 0.5, 1])
         ax.grid(axis="y")
@@ -136,5 +131,5 @@ def draw_classes(table: pd.DataFrame, style: dict[str, Any], recipe: str) -> Fig
     if folds[1:]:
         handles.append(Line2D([], [], color=colours["sky"], lw=0.8))
         texts.append("other folds")
-    fig.legend(handles, texts, loc="outside lower left", ncols=3)
+    look.legend(fig, handles, texts, ncols=3)
     return fig
