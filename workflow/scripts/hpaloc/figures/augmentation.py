@@ -22,7 +22,7 @@ from hpaloc.scheme import KINDS, TRANSFORMS, Interval, channels_of, kind_of, tra
 COLUMNS = 7
 GAP = 0.16
 MARGIN = 0.12
-TITLE_CHARACTERS, TEXT_CHARACTERS = 14, 17
+TITLE_CHARACTERS, TEXT_CHARACTERS = 16, 17
 DRAWN_PX = 256
 
 

@@ -1,0 +1,104 @@
+"""The figure of the augmentation is drawn from the configured scheme."""
+
+import json
+
+import matplotlib.image
+import numpy as np
+import pandas as pd
+import pytest
+
+from hpaloc.figures import augmentation, style
+from hpaloc.index import write_index
+from hpaloc.log import InputError
+from plot_augmentation import main
+
+SCHEME = {
+    "negative": 0.035,
+    "groups": [
+        {"name": "pad", "channels": "all", "apply": {"crop_and_pad": {"share": [0, 0.1]}}},
+        {
+            "name": "warp",
+            "channels": "all",
+            "one_of": [{"none": {}}, {"rotate": {"degrees": [-10, 5]}}],
+        },
+        {
+            "name": "brightness",
+            "channels": ["red", "yellow"],
+            "apply": {"multiply": {"factor": [0.5, 1.3], "per_channel": True}},
+        },
+        {"name": "sharpen", "channels": ["green"], "apply": {"sharpen": {"alpha": [0.2, 0.3]}}},
+    ],
+}
+RECIPE = {"augmentation": SCHEME, "image_size": 16, "seed": 1}
+
+
+@pytest.fixture(scope="module")
+def image():
+    return np.random.default_rng(0).integers(1, 256, (32, 32, 4), dtype=np.uint8)
+
+
+def arguments(folder, recipe):
+    return [
+        "--arrays", str(folder / "index.parquet"), "--recipe", json.dumps(recipe),
+        "--table", str(folder / "augmentation.csv"), "--png", str(folder / "a.png"),
+        "--pdf", str(folder / "a.pdf"), "--simulated",
+    ]  # fmt: skip
+
+
+@pytest.fixture
+def arrays(tmp_path, image):
+    np.save(tmp_path / "shard_000.npy", np.stack([image, image]))
+    frame = pd.DataFrame(
+        {
+            "image_id": ["a", "b"], "parent": ["a", "b"], "source": "test", "labels": [[0], [1, 2]],
+            "x": 0, "y": 0, "width": 32, "height": 32, "shard": 0, "row": [0, 1],
+        }
+    )  # fmt: skip
+    write_index(frame, tmp_path / "index.parquet")
+    return tmp_path
+
+
+def test_the_program_writes_figure_and_table(arrays):
+    main(arguments(arrays, RECIPE))
+    table = pd.read_csv(arrays / "augmentation.csv", keep_default_na=False)
+    assert table["transform"].tolist() == [
+        "crop_and_pad", "none", "rotate", "multiply", "sharpen", "negative",
+    ]  # fmt: skip
+    assert table["kind"].tolist() == [
+        "removal", "", "geometry", "values", "sharpening", "negative",
+    ]  # fmt: skip
+    assert table["group"].tolist() == [1, 2, 2, 3, 4, 5]
+    assert table["parameters"][2] == "degrees -10 to 5"
+    assert matplotlib.image.imread(arrays / "a.png").shape[1] == round(183 / 25.4 * style.DPI)
+    assert (arrays / "a.pdf").read_bytes().startswith(b"%PDF")
+
+
+def test_a_faulty_scheme_is_refused_in_words(arrays):
+    with pytest.raises(InputError, match="unknown transform"):
+        faulty = {"name": "x", "channels": "all", "apply": {"rotated": {}}}
+        main(arguments(arrays, {**RECIPE, "augmentation": {"negative": 0, "groups": [faulty]}}))
+    assert not (arrays / "a.png").exists()
+
+
+def test_parallel_transforms_share_a_unit_and_each_has_its_colour(image):
+    units = augmentation.units(RECIPE, image)
+    assert [len(unit.examples) for unit in units] == [1, 1, 2, 1, 1, 1, augmentation.COLUMNS]
+    assert [unit.examples[-1].colour for unit in units] == [
+        "grey", "blue", "orange", "red", "green", "purple", "grey",
+    ]  # fmt: skip
+    assert "one of" in units[2].title and "red, yellow" in units[3].title
+
+
+def test_examples_show_the_channels_that_they_change(image):
+    units = augmentation.units(RECIPE, image)
+    sharpened, negative = units[4].examples[0].rgb, units[5].examples[0].rgb
+    assert sharpened[..., 1].any() and not sharpened[..., [0, 2]].any()
+    assert negative[..., 2].any() and not np.array_equal(negative, units[0].examples[0].rgb)
+
+
+def test_the_strongest_setting_is_the_end_farthest_from_no_change():
+    step = ("multiply", {"factor": [0.5, 1.3], "per_channel": True})
+    assert augmentation.strongest(step) == {"multiply": {"factor": [0.5, 0.5], "per_channel": True}}
+    assert augmentation.strongest(("rotate", {"degrees": [-10, 10]})) == {
+        "rotate": {"degrees": [10, 10]}
+    }

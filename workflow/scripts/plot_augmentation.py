@@ -1,0 +1,43 @@
+"""Figure 3: the configured augmentation, group by group, with an example of each transform."""
+
+import argparse
+import json
+from pathlib import Path
+
+from hpaloc.figures import augmentation, samples, style
+from hpaloc.files import write_csv
+from hpaloc.index import read_index
+from hpaloc.log import run_program
+from hpaloc.scheme import check_scheme
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--arrays", required=True, help="index of the arrays, beside its shards")
+    parser.add_argument(
+        "--recipe",
+        required=True,
+        type=json.loads,
+        metavar="JSON",
+        help="recipe, of which augmentation, image_size and seed are read",
+    )
+    parser.add_argument("--table", required=True, help="output: what is drawn (CSV)")
+    style.add_arguments(parser)
+    args = parser.parse_args(argv)
+
+    check_scheme(args.recipe["augmentation"])
+    look = style.apply(args.style)
+    chosen = samples.choose(read_index(args.arrays)).iloc[:1]
+    (image,) = samples.read_pixels(Path(args.arrays).parent, chosen)
+    write_csv(augmentation.tidy(args.recipe["augmentation"]), args.table)
+    units = augmentation.units(args.recipe, image)
+    subtitle = (
+        "from left to right, line by line; of parallel transforms each image and epoch gets one\n"
+        f"image {chosen['image_id'].iloc[0]}; each example at the strongest setting, in the"
+        " channels that it changes"
+    )
+    style.finish(augmentation.draw(units, look, subtitle), args)
+
+
+if __name__ == "__main__":
+    run_program(main)
