@@ -69,7 +69,8 @@ def test_the_program_writes_figure_and_table(arrays):
     ]  # fmt: skip
     assert table["group"].tolist() == [1, 2, 2, 3, 4, 5]
     assert table["parameters"][2] == "degrees -10 to 5"
-    assert matplotlib.image.imread(arrays / "a.png").shape[1] == round(183 / 25.4 * style.DPI)
+    width = matplotlib.image.imread(arrays / "a.png").shape[1]
+    assert width == pytest.approx(style.DOUBLE_MM / style.MM_PER_INCH * style.DPI, abs=1)
     assert (arrays / "a.pdf").read_bytes().startswith(b"%PDF")
 
 
