@@ -77,12 +77,7 @@ def not_drawn(classes: pd.DataFrame, answerers: pd.DataFrame) -> list[str]:
         few = rows[rows["drawn"] == "no"]
         if few.empty or kind == "constant":
             continue
-        if len(few) > len(rows) / 2:
-            names = "all but " + (", ".join(rows[rows["drawn"] != "no"]["name"]) or "none")
-        else:
-            names = ", ".join(
-                f"{n} ({s})" for n, s in zip(few["name"], few["support"], strict=True)
-            )
+        names = ", ".join(f"{n} ({s})" for n, s in zip(few["name"], few["support"], strict=True))
         lines.append(f"{answerer}: {names}")
     return lines
 
@@ -96,7 +91,11 @@ def draw(
     """
     answerers = shown(classes)
     people = (answerers["kind"] == "person").any()
-    fig = look.figure(style, height_mm=172)
+    listed = [
+        textwrap.fill(line, 96, subsequent_indent="   ") for line in not_drawn(classes, answerers)
+    ]
+    n_lines = sum(line.count("\n") + 1 for line in listed)
+    fig = look.figure(style, height_mm=160 + 3.6 * n_lines)
     look.title(
         fig,
         "Accuracy of people and network for each class"
@@ -105,7 +104,7 @@ def draw(
         subtitle,
     )
     left, right = fig.subplots(1, 2, width_ratios=(1.9, 1))
-    _draw_classes(left, classes, answerers, style["colours"])
+    _draw_classes(left, classes, answerers, listed, style["colours"])
     reported = _draw_scores(right, scores, answerers, style["colours"])
 
     handles = [_handle(row, style["colours"]) for row in answerers.to_dict("records")]
@@ -121,7 +120,11 @@ def draw(
 
 
 def _draw_classes(
-    ax: Axes, classes: pd.DataFrame, answerers: pd.DataFrame, colours: dict[str, str]
+    ax: Axes,
+    classes: pd.DataFrame,
+    answerers: pd.DataFrame,
+    listed: list[str],
+    colours: dict[str, str],
 ) -> None:
     """One row per class that has enough positives for somebody, the network's best on top."""
     drawn = classes[(classes["drawn"] == "yes") & classes["answerer"].isin(answerers["answerer"])]
@@ -154,8 +157,6 @@ def _draw_classes(
     ax.set_axisbelow(True)
     ax.tick_params(axis="y", length=0)
     ax.set_title("By class")
-    lines = not_drawn(classes, answerers)
-    listed = [textwrap.fill(line, 68, subsequent_indent="   ") for line in lines]
     below = ["accuracy of the class (precision: share right of its calls)"]
     if listed:
         below += ["", "Not drawn, fewer than five positives:", *listed]

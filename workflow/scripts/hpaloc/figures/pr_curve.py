@@ -94,7 +94,7 @@ def draw(
     right.set_axisbelow(True)
     absent = [name for n, name in enumerate(CLASS_NAMES) if str(n) not in set(classes.index)]
     if absent:
-        listed = textwrap.fill(f"no positives: {', '.join(absent)}", 36)
+        listed = textwrap.fill(f"no positives: {', '.join(absent)}", 28)
         right.set_xlabel(f"average precision\n{listed}")
     return fig
 

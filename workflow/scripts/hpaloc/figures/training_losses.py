@@ -87,7 +87,7 @@ def draw(table: pd.DataFrame, style: dict[str, Any], recipe: str) -> Figure:
     folds = list(dict.fromkeys(table["fold"]))
     main = table[table["fold"] == folds[0]]
     fig = look.figure(style, height_mm=140)
-    others = f"; folds {', '.join(map(str, folds[1:]))} in grey" if folds[1:] else ""
+    others = f"; other folds ({', '.join(map(str, folds[1:]))}) in grey" if folds[1:] else ""
     look.title(
         fig,
         "Losses and scores by training step",
@@ -110,7 +110,7 @@ def draw(table: pd.DataFrame, style: dict[str, Any], recipe: str) -> Figure:
         ax.grid(axis="y")
         ax.margins(x=0.01)
         if name in LOSSES:
-            _limit_losses(ax, rows)
+            _limit_losses(ax, rows, table[table["quantity"] == name])
         else:
             ax.set_ylim(0, 1)
         for number, (_, step) in enumerate(marks):
@@ -128,14 +128,14 @@ def draw(table: pd.DataFrame, style: dict[str, Any], recipe: str) -> Figure:
     return fig
 
 
-def _limit_losses(ax: Any, rows: pd.DataFrame) -> None:
+def _limit_losses(ax: Any, rows: pd.DataFrame, of_all_folds: pd.DataFrame) -> None:
     """A logarithmic axis where a loss spans more than a factor of 30, else one from zero."""
-    low, high = rows["smoothed"].min(), rows["smoothed"].max()
+    low, high = of_all_folds["smoothed"].min(), of_all_folds["smoothed"].max()
     if low > 0 and high / low > 30:
         ax.set_yscale("log")
     else:
         # A single step far out would flatten the rest: at most three times the smoothed maximum.
-        ax.set_ylim(0, 1.05 * min(rows["high"].max(), 3 * high))
+        ax.set_ylim(0, 1.05 * max(high, min(rows["high"].max(), 3 * high)))
 
 
 def _thousands(value: float, _position: int) -> str:
