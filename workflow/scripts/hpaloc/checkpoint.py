@@ -9,6 +9,7 @@ folder holds the last finished epoch. Random draws are functions of seed, fold a
 no generator's state is among them.
 """
 
+import pickle
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import numpy as np
 import torch
 
 from hpaloc.files import written_whole
+from hpaloc.log import InputError
 
 CHECKPOINT = "checkpoint.pt"
 
@@ -47,11 +49,19 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
 
 
 def load_checkpoint(folder: Path) -> Checkpoint:
-    """The last finished epoch's checkpoint, on the CPU; a fresh one where there is none."""
+    """The last finished epoch's checkpoint, on the CPU; a fresh one where there is none.
+
+    Raises InputError for a file that is not a checkpoint.
+    """
     path = folder / CHECKPOINT
     if not path.exists():
         return Checkpoint()
-    values = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        values = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise InputError(
+            f"{path}: not a readable checkpoint ({error}). Delete its folder to train anew."
+        ) from None
     values["steps"] = values["steps"].tolist()
     return Checkpoint(**values)
 

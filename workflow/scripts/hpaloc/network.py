@@ -79,8 +79,8 @@ class Network(nn.Module):
 def build_network(recipe: dict[str, Any]) -> Network:
     """The recipe's network with random weights from torch's generator, channels last.
 
-    Reads ``network``, ``pool``, ``dropout``, ``channel_means`` and ``normalise`` ("fixed" where
-    absent). Raises InputError for a network that is no SE-ResNeXt of timm, or too small an image.
+    Reads ``network``, ``image_size``, ``pool``, ``dropout``, ``normalise`` and ``channel_means``.
+    Raises InputError for a network that is no SE-ResNeXt of timm, or too small an image.
     """
     name = recipe["network"]
     if recipe["image_size"] < 32 * recipe["pool"]:
@@ -96,7 +96,7 @@ def build_network(recipe: dict[str, Any]) -> Network:
         )
     else:
         raise InputError(f"network {name!r} is none of {', '.join((SMALL, *network_names()))}.")
-    normalise = Normalise(recipe.get("normalise", "fixed"), recipe["channel_means"])
+    normalise = Normalise(recipe["normalise"], recipe["channel_means"])
     network = Network(body, normalise, recipe["pool"], recipe["dropout"])
     return network.to(memory_format=torch.channels_last)
 

@@ -3,6 +3,8 @@
 import fcntl
 import hashlib
 import json
+import logging
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +12,8 @@ from typing import Any
 
 from hpaloc.files import canonical_json, write_json
 from hpaloc.log import InputError
+
+log = logging.getLogger("hpaloc")
 
 META = "meta.json"
 
@@ -40,4 +44,43 @@ def held(folder: Path) -> Iterator[None]:
             raise InputError(
                 f"{folder}: another process works in this state. Wait for it, or end it first."
             ) from None
+        except OSError as error:  # some cluster file systems know no locks
+            log.warning("%s cannot be locked (%s): keep other runs out of it", folder, error)
         yield
+
+
+def stale_states(
+    root: str | Path, program: str, run: str, current: list[dict[str, Any]]
+) -> list[tuple[Path, str]]:
+    """The states of ``run`` that match nothing of ``current``, each with what makes it stale.
+
+    ``current`` holds, of each job that the configuration asks for, some keys of its state's
+    meta file; ``name`` and ``fold`` are among them. States that are being written are held by
+    their process and left out by ``remove_state``.
+    """
+    stale = []
+    for path in sorted(Path(root, program).glob(f"*/{META}")):
+        meta = read_meta(path.parent)
+        if meta["run"] != run:
+            continue
+        named = [
+            job for job in current if (job["name"], job["fold"]) == (meta["name"], meta["fold"])
+        ]
+        if not named:
+            stale.append((path.parent, "no such recipe and fold is configured"))
+            continue
+        differing = [key for key in named[0] if named[0][key] != meta[key]]
+        if differing:
+            stale.append((path.parent, f"made with another {' and '.join(differing)}"))
+    return stale
+
+
+def size_of(folder: Path) -> int:
+    """Bytes of all files of a state."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def remove_state(folder: Path) -> None:
+    """Removes a state that no process works in."""
+    with held(folder):
+        shutil.rmtree(folder)

@@ -35,6 +35,11 @@ log = logging.getLogger("hpaloc")
 
 _LOG_EVERY_S = 10.0
 
+ADVICE = (
+    "The epochs before it are kept in the state folder. Try a smaller optimizer.learning_rate, a"
+    " smaller loss.scale_up, or precision: float32."
+)
+
 
 def train(
     recipe: dict[str, Any],
@@ -88,6 +93,11 @@ def train(
             n_views(recipe["tta"]["validation"]),
             compute,
         )
+        if not np.isfinite(validation).all():
+            raise InputError(
+                f"training stopped after step {state.step + len(steps)} (epoch {epoch}): the"
+                f" network answers the validation images with values that are no numbers. {ADVICE}"
+            )
         row = epoch_row(epoch, steps, train_f1, validation, data.validation_labels, recipe)
         score = row["validation_macro_f1"]
         best = score > state.best_score
@@ -232,8 +242,7 @@ def _check_finite(row: dict[str, float], step: int, epoch: int, rate: float) -> 
         f"training stopped at step {step} (epoch {epoch}): the loss is {row['loss_total']}"
         f" (BCE {row['bce']:.4g}, weighted BCE {row['weighted_bce']:.4g}, soft-F1 loss"
         f" {row['soft_f1_loss']:.4g}; gradient norm {row['gradient_norm']:.4g}; learning rate"
-        f" {rate:.3g}). The epochs before it are kept in the state folder. Try a smaller"
-        " optimizer.learning_rate, a smaller loss.scale_up, or precision: float32."
+        f" {rate:.3g}). {ADVICE}"
     )
 
 
