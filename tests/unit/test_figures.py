@@ -273,8 +273,8 @@ def inputs(tmp_path_factory):
     return write_inputs(tmp_path_factory.mktemp("tables"), 500, epochs=6, per_epoch=9, folds=3)
 
 
-def run(name: str, inputs: dict[str, str], folder: Path, *more: str) -> Path:
-    program, options, has_table = programs(inputs, 3)[name]
+def run(name: str, inputs: dict[str, str], folder: Path, *more: str, folds: int = 3) -> Path:
+    program, options, has_table = programs(inputs, folds)[name]
     output = folder / name
     argv = [*options, "--png", f"{output}.png", "--pdf", f"{output}.pdf", *more]
     program.main(argv + (["--table", f"{output}.csv"] if has_table else []))
@@ -400,6 +400,14 @@ def test_training_table_holds_every_step_of_a_short_run(inputs, table_of):
     assert rows["step"].tolist() == steps["step"].tolist()
     assert rows["value"].to_numpy() == pytest.approx(steps["iou"].to_numpy())
     assert (rows["low"] == rows["high"]).all()
+
+
+def test_a_run_of_one_step_is_seen(tmp_path):
+    inputs = write_inputs(tmp_path, 40, epochs=1, per_epoch=1, folds=1)
+    for name in ("training_losses", "validation_f1_per_class"):
+        with Image.open(run(name, inputs, tmp_path, folds=1).with_suffix(".png")) as picture:
+            red, _, blue = np.asarray(picture.convert("RGB"), dtype=int).transpose(2, 0, 1)
+        assert ((blue > red + 60) | (red > blue + 60)).sum() > 20, name
 
 
 def test_long_training_is_binned_without_losing_extremes_or_mixing_phases():

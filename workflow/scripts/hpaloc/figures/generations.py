@@ -55,6 +55,7 @@ def draw(table: pd.DataFrame, style: dict[str, Any]) -> Figure:
             lw=1.4,
             ls=LINE_STYLES[(number - 1) % len(LINE_STYLES)],
             label=f"{number}  {recipe}",
+            marker=look.dot_if_alone(per_fold),
         )
         for score, offset, face in (
             ("train_macro_f1", -0.12, colour),

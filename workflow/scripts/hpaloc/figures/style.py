@@ -106,6 +106,7 @@ def apply(settings: dict[str, Any] | None = None) -> dict[str, Any]:
             "grid.linewidth": 0.4,
             "legend.fontsize": size,
             "legend.frameon": False,
+            "lines.markersize": 3,
             "lines.linewidth": float(style["line_width"]),
             "pdf.fonttype": 42,  # text stays text, so that a journal can edit it
             "xtick.labelsize": size,
@@ -133,6 +134,11 @@ def title(fig: Figure, text: str, subtitle: str | None = None) -> None:
         top = 1.85 * large + 1.35 * size * number
         fig.text(0.008, 1 - top / height, line, va="top", size=size, color="#404040")
     keep_free(fig, top=(1.85 * large + 1.35 * size * len(lines)) / height)
+
+
+def dot_if_alone(points: Sequence[Any]) -> str:
+    """The marker of a line through ``points``: a line through one point alone would not be seen."""
+    return "o" if len(points) == 1 else ""
 
 
 def legend(

@@ -105,7 +105,9 @@ def draw(table: pd.DataFrame, style: dict[str, Any], recipe: str) -> Figure:
         rows = main[main["quantity"] == name]
         ax.fill_between(rows["step"], rows["low"], rows["high"], color=colour, alpha=0.22, lw=0)
         ax.plot(rows["step"], rows["value"], color=colour, lw=0.35, alpha=0.6)
-        ax.plot(rows["step"], rows["smoothed"], color=colour, zorder=3)
+        ax.plot(
+            rows["step"], rows["smoothed"], look.dot_if_alone(rows) + "-", color=colour, zorder=3
+        )
         ax.set_title(label)
         ax.grid(axis="y")
         ax.margins(x=0.01)

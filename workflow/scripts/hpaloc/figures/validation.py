@@ -67,7 +67,14 @@ def draw_scores(table: pd.DataFrame, style: dict[str, Any], recipe: str) -> Figu
             ax.plot(one["epoch"], one["value"], color=colours[score], lw=0.5, alpha=0.45)
         one = rows[rows["fold"] == folds[0]]
         ls = "-" if score == "validation_macro_f1" else "--"
-        (line,) = ax.plot(one["epoch"], one["value"], color=colours[score], lw=1.4, ls=ls)
+        (line,) = ax.plot(
+            one["epoch"],
+            one["value"],
+            marker=look.dot_if_alone(one),
+            color=colours[score],
+            lw=1.4,
+            ls=ls,
+        )
         handles.append((line, f"{label}{' (1 − focal loss)' if 'focal' in score else ''}"))
         best = one[one["exported"]]
         ax.plot(best["epoch"], best["value"], "o", color=colours[score], ms=4, zorder=4)
@@ -113,7 +120,14 @@ def draw_classes(table: pd.DataFrame, style: dict[str, Any], recipe: str) -> Fig
             one = rows[rows["fold"] == fold]
             ax.plot(one["epoch"], one["f1"], color=colours["sky"], lw=0.5, alpha=0.7, zorder=1)
         one = rows[rows["fold"] == folds[0]]
-        ax.plot(one["epoch"], one["f1"], color=colours["blue"], lw=1.2, zorder=3)
+        ax.plot(
+            one["epoch"],
+            one["f1"],
+            look.dot_if_alone(one) + "-",
+            color=colours["blue"],
+            lw=1.2,
+            zorder=3,
+        )
         ax.set_title(textwrap.fill(f"{name} ({labels:,})", 29), weight="normal")
         ax.set_ylim(-0.02, 1.02)
         ax.set_yticks([0, 0.5, 1])
