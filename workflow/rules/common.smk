@@ -1,5 +1,6 @@
 # Names and helpers that more than one stage uses. Nothing here makes a file.
 
+import functools
 import json
 import math
 import os
@@ -37,6 +38,8 @@ config.update(in_words(resolve, config))
 
 RESULTS = f"results/{config['run']}".rstrip("/")
 SOURCES = "results/sources"
+STATES = "results/state"
+RUN = config["run"] or "config"
 RECIPES = config["recipes"]
 TRAIN_SOURCE, TEST_SOURCE = config["train_source"], config["test_source"]
 FINAL = config["evaluate"][0]
@@ -84,7 +87,7 @@ def numbered(pattern, count):
 def shard_count(source):
     """Jobs that convert a source; from the configuration, or for a folder from what lies in it."""
     settings = config["sources"][source]
-    images = settings.get("images") or len(folder_listing(source)) / files_per_image(settings)
+    images = settings.get("images") or folder_listing(source)[0] / files_per_image(settings)
     return max(1, math.ceil(images / config["arrays"]["images_per_shard"]))
 
 
@@ -163,23 +166,32 @@ def pretrained_files(wildcards):
     return {"weights": ancient(recipe["pretrained"])}
 
 
+@functools.cache
 def folder_listing(source):
-    """Names and sizes of a local source's files; a folder that is gone is told in words."""
-    folder = Path(config["sources"][source]["folder"])
-    if not folder.is_dir():
-        raise WorkflowError(
-            f"sources.{source}.folder: there is no folder {folder}. Put the images there, or name"
-            " their folder. (make demo runs on simulated cells and needs no images.)"
-        )
-    return list_images(folder)
+    """Number of image files of a local source and the digest of their names and sizes.
 
-
-def folder_digest(source):
-    """The listing's digest; where the images are gone and the index is made, the index's own."""
+    Where the images are gone but were indexed, what was recorded then; where they are not there
+    yet, no digest (the job that indexes them says so).
+    """
+    settings = config["sources"][source]
     record = Path(f"{SOURCES}/{source}/raw/settings.json")
-    if not Path(config["sources"][source]["folder"]).is_dir() and record.is_file():
-        return json.loads(record.read_text(encoding="utf-8"))["listing"]
-    return listing_digest(folder_listing(source))
+    if Path(settings["folder"]).is_dir():
+        images = list_images(settings["folder"])
+        return len(images), listing_digest(images)
+    if record.is_file():
+        listing = json.loads(record.read_text(encoding="utf-8"))["listing"]
+        return listing["files"], listing["digest"]
+    if settings["images"] is None:
+        raise WorkflowError(
+            f"sources.{source}.folder: there is no folder {settings['folder']}. Put the images"
+            " there, or name their folder. (make demo runs on simulated cells and needs no images.)"
+        )
+    return 0, None
+
+
+for name in (TRAIN_SOURCE, TEST_SOURCE):
+    if config["sources"][name]["kind"] == "local":
+        folder_listing(name)  # now, so that a missing folder ends the run before any job
 
 
 def labels_digest(source):
@@ -189,3 +201,16 @@ def labels_digest(source):
 
 def files_per_image(settings):
     return 4 if "{channel}" in settings["pattern"] else 1
+
+
+def trained_jobs():
+    """What tells the states of the configured folds from those that it no longer refers to."""
+    jobs = [(recipe, fold) for recipe in config["train"] for fold in FOLDS]
+    jobs += [(recipe, fold) for recipe in config["generations"] for fold in generation_folds(recipe)]
+    keys = {"code": code_digest("train_fold")}
+    return canonical_json(
+        [
+            {"name": recipe, "fold": fold, "recipe": RECIPES[recipe], **keys}
+            for recipe, fold in dict.fromkeys(jobs)
+        ]
+    )

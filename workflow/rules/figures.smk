@@ -84,6 +84,7 @@ rule plot_augmentation:
     output:
         png=figure("augmentation", "Data"),
         pdf=f"{RESULTS}/figures/augmentation.pdf",
+        table=f"{RESULTS}/tables/augmentation.csv",
     log:
         f"{RESULTS}/logs/plot_augmentation.log",
     conda:
@@ -97,7 +98,7 @@ rule plot_augmentation:
         ),
     shell:
         "python {SCRIPTS}/plot_augmentation.py --arrays {input.arrays} --recipe {params.recipe:q}"
-        " --style {params.style:q} {params.mark} --png {output.png} --pdf {output.pdf} > {log} 2>&1"
+        " --style {params.style:q} {params.mark} --table {output.table} --png {output.png} --pdf {output.pdf} > {log} 2>&1"
 
 
 rule plot_architecture:

@@ -51,7 +51,7 @@ rule index_local:
         code=code_digest("index_local"),
         settings=source_settings,
         # The folder is no input (too many files): another listing or label table is the trigger.
-        listing=lambda wildcards: folder_digest(wildcards.source),
+        listing=lambda wildcards: folder_listing(wildcards.source)[1],
         labels=lambda wildcards: labels_digest(wildcards.source),
     shell:
         "python {SCRIPTS}/index_local.py --name {wildcards.source} --settings {params.settings:q}"

@@ -64,8 +64,8 @@ rule train_fold:
         pretrained=lambda wildcards, input: (
             f"--pretrained {input.weights}" if input.get("weights") else ""
         ),
-        run=config["run"] or "config",
-        state="results/state",
+        run=RUN,
+        state=STATES,
     shell:
         "python {SCRIPTS}/train_fold.py --arrays {input.arrays} --arrays-digest {input.arrays_digest}"
         " --folds {input.folds} --folds-digest {input.folds_digest} --fold {wildcards.fold}"
@@ -75,3 +75,28 @@ rule train_fold:
         " --weights {output.weights} --weights-digest {output.digest} --model {output.model}"
         " --steps {output.steps} --epochs {output.epochs} --validation {output.validation}"
         " > {log} 2>&1"
+
+
+# Both look and say; neither makes a file.
+rule stale_states:
+    conda:
+        "../../envs/tables.yaml"
+    localrule: True
+    params:
+        current=trained_jobs(),
+        run=RUN,
+    shell:
+        "python {SCRIPTS}/list_states.py --state {STATES} --run {params.run}"
+        " --current {params.current:q}"
+
+
+rule remove_stale_states:
+    conda:
+        "../../envs/tables.yaml"
+    localrule: True
+    params:
+        current=trained_jobs(),
+        run=RUN,
+    shell:
+        "python {SCRIPTS}/list_states.py --state {STATES} --run {params.run}"
+        " --current {params.current:q} --remove"

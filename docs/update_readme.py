@@ -1,0 +1,94 @@
+"""Writes what the README takes from the project: the table of configuration keys and the rule graph.
+
+python docs/update_readme.py           rewrites both between their marks in README.md
+python docs/update_readme.py --check   changes nothing; status 1 where README.md is out of date
+"""
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+PROJECT = Path(__file__).resolve().parents[1]
+README = PROJECT / "README.md"
+sys.path.insert(0, str(PROJECT / "workflow" / "scripts"))
+
+from hpaloc.config import allowed, load_schema  # noqa: E402
+
+# Where a part of the schema stands in a configuration.
+PLACES = {
+    "": None,
+    "sources.<name>": "simulated",
+    "sources.<name> ": "local",
+    "recipes.<name>": "recipe",
+}
+
+
+def config_table() -> str:
+    schema = load_schema()
+    lines = ["| key | default | allowed | what it does |", "| --- | --- | --- | --- |"]
+    for place, part in PLACES.items():
+        if part in ("simulated", "local"):
+            lines.append(f"| **`sources.<name>` with `kind: {part}`** | | | |")
+        found = schema["$defs"][part] if part else schema
+        lines += _rows(found, place.strip(), schema)
+    return "\n".join(lines)
+
+
+def _rows(part: dict, place: str, schema: dict) -> Iterator[str]:
+    for key, value in part.get("properties", {}).items():
+        if "const" in value or (key == "kind" and place):
+            continue
+        if "$ref" in value:
+            value = schema["$defs"][value["$ref"].removeprefix("#/$defs/")] | value
+        name = f"{place}.{key}".strip(".")
+        nested = list(_nested(value, schema))
+        default = "" if nested or "default" not in value else f"`{json.dumps(value['default'])}`"
+        words = "" if nested else allowed(value)
+        cells = [f"`{name}`", default, words, value["description"]]
+        yield "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+        for inner in nested:
+            yield from _rows(inner, name, schema)
+
+
+def _nested(value: dict, schema: dict) -> Iterator[dict]:
+    """The maps below a key: its own properties, or those of its alternatives."""
+    if value.get("properties"):
+        yield value
+    for branch in value.get("allOf", []):
+        yield schema["$defs"][branch["then"]["$ref"].removeprefix("#/$defs/")]
+    for branch in value.get("anyOf", []):
+        if branch.get("$ref") == "#/$defs/tiles":
+            yield schema["$defs"]["tiles"]
+
+
+def rule_graph() -> str:
+    snakemake = Path(sys.executable).parent / "snakemake"
+    command = [snakemake, "--configfile", "config/demo.yaml", "--rulegraph", "mermaid-js"]
+    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=True)
+    graph = done.stdout[done.stdout.index("---") :] if "---" in done.stdout else done.stdout
+    return f"```mermaid\n{graph.strip()}\n```"
+
+
+def updated(readme: str) -> str:
+    for mark, make in {"configuration": config_table, "rule graph": rule_graph}.items():
+        begin, end = f"<!-- {mark}: made by docs/update_readme.py -->", f"<!-- end of {mark} -->"
+        readme, count = re.subn(
+            f"({re.escape(begin)}\n).*?({re.escape(end)})",
+            lambda found, make=make: f"{found[1]}{make()}\n{found[2]}",
+            readme,
+            flags=re.DOTALL,
+        )
+        if count != 1:
+            sys.exit(f"README.md: the marks {begin} … {end} must stand there once.")
+    return readme
+
+
+if __name__ == "__main__":
+    text = README.read_text(encoding="utf-8")
+    new = updated(text)
+    if "--check" in sys.argv[1:]:
+        sys.exit("README.md is out of date: run python docs/update_readme.py" if new != text else 0)
+    README.write_text(new, encoding="utf-8")

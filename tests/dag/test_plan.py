@@ -1,0 +1,85 @@
+"""What Snakemake plans for a configuration, and which configurations are refused."""
+
+import json
+
+import pytest
+
+
+def test_the_paper_trains_ten_folds_and_its_generations_once(fresh):
+    jobs = fresh.planned("train", overlay=None)
+    # Ten folds of the paper's recipe, fold 1 of two earlier generations.
+    assert jobs["train_fold"] == 12
+    assert jobs["convert_shard"] == 32
+    assert jobs["fetch_weights"] == 1
+
+
+def test_the_number_of_jobs_grows_with_shards_not_with_images(fresh):
+    jobs = fresh.planned(overlay=None)
+    assert sum(jobs.values()) < 120
+
+
+def test_single_folds_and_figures_can_be_asked_for(fresh):
+    fold = fresh.planned("results/models/paper/fold3/weights.safetensors", overlay=None)
+    assert fold["train_fold"] == 1
+    figure = fresh.planned("results/figures/pr_curve.png", overlay=None)
+    assert figure["train_fold"] == 10
+    assert figure["plot_pr_curve"] == 1
+    assert "plot_generations" not in figure
+
+
+def test_training_is_planned_without_the_test_source(fresh):
+    for target in ("folds", "train", "results/tiny/thresholds/tiny.csv"):
+        done = fresh.run("-n", target)
+        assert done.returncode == 0, done.stderr
+        assert "tiny_train" in done.stdout + done.stderr
+        assert "tiny_test" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("target", ["arrays", "folds", "train", "predict", "tables", "figures"])
+def test_named_targets(fresh, target):
+    assert fresh.planned(target)
+
+
+def test_a_prediction_job_takes_many_images(fresh):
+    fresh.configure({"prediction": {"images_per_job": 20}})
+    assert fresh.planned("predict")["predict_part"] == 2
+
+
+def test_a_source_without_labels_is_predicted_and_not_evaluated(fresh):
+    folder = fresh.path / "mine"
+    folder.mkdir()
+    for channel in ("red", "green", "blue", "yellow"):
+        (folder / f"a_{channel}.png").write_bytes(b"x")
+    fresh.configure({"test_source": "mine", "sources": {"mine": {"kind": "local", "folder": "mine"}}})
+    jobs = fresh.planned()
+    assert jobs["call_labels"] == 1
+    assert not {"evaluate", "plot_pr_curve", "tabulate_human_vs_machine"} & jobs.keys()
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"folds": {"train": [12]}}, "names a fold above 3"),
+        ({"recipes": {"tiny": {"batch_sise": 3}}}, "Did you mean 'batch_size'?"),
+        ({"test_source": "tiny_train"}, "test data must never be trained on"),
+        (
+            {"test_source": "mine", "sources": {"mine": {"kind": "local", "folder": "nowhere"}}},
+            "there is no folder nowhere",
+        ),
+    ],
+)
+def test_impossible_configurations_are_refused_in_words(fresh, changes, said):
+    fresh.configure(changes)
+    done = fresh.run("-n")
+    assert done.returncode != 0
+    assert said in done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_a_source_made_with_other_settings_is_refused(fresh):
+    record = fresh.path / "results/sources/tiny_train/raw/settings.json"
+    record.parent.mkdir(parents=True)
+    record.write_text(json.dumps({"settings": {"images": 7}}))
+    done = fresh.run("-n")
+    assert done.returncode != 0
+    assert "images: made with 7, the configuration says 72" in done.stdout + done.stderr

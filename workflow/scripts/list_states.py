@@ -1,0 +1,37 @@
+"""Lists the states of training that no recipe of the configuration refers to; removes them if asked."""
+
+import argparse
+import json
+import logging
+from pathlib import Path
+
+from hpaloc.log import run_program
+from hpaloc.state import remove_state, size_of, stale_states
+
+log = logging.getLogger("hpaloc")
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--state", required=True, type=Path, help="folder of all states")
+    parser.add_argument("--run", required=True, help="states of other runs are left alone")
+    parser.add_argument(
+        "--current",
+        required=True,
+        type=json.loads,
+        help='what the configuration trains: [{"name", "fold", "recipe", "code"}, …] as JSON',
+    )
+    parser.add_argument("--remove", action="store_true", help="remove them")
+    args = parser.parse_args(argv)
+
+    stale = stale_states(args.state, "train_fold", args.run, args.current)
+    for folder, why in stale:
+        log.info("%s: %.1f MB, %s", folder, size_of(folder) / 1e6, why)
+        if args.remove:
+            remove_state(folder)
+    done = "removed" if args.remove else "stale; remove_stale_states removes them"
+    log.info("%d states of run %r %s", len(stale), args.run, done)
+
+
+if __name__ == "__main__":
+    run_program(main)
