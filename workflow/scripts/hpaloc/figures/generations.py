@@ -76,7 +76,7 @@ def draw(table: pd.DataFrame, style: dict[str, Any]) -> Figure:
                     textcoords="offset points", ha="center",
                 )  # fmt: skip
     left.set(xlabel="epoch", ylabel="macro F1, training", ylim=(0, 1), title="By epoch")
-    left.xaxis.get_major_locator().set_params(integer=True)
+    left.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
     right.set(
         xlabel="generation", ylabel="macro F1", ylim=(0, 1), title="Exported models",
         xlim=(0.5, len(generations) + 0.5),

@@ -85,7 +85,7 @@ def draw_scores(table: pd.DataFrame, style: dict[str, Any], recipe: str) -> Figu
         mark = Line2D([], [], marker="o", ls="", color=style["colours"]["grey"], ms=4)
         handles.append((mark, f"exported: epoch {epoch}, F1 {value:.3f}"))
     ax.set(xlabel="epoch", ylabel="score", ylim=(0, 1.02))
-    ax.xaxis.get_major_locator().set_params(integer=True)
+    ax.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
     ax.grid(axis="y")
     look.legend(fig, [handle for handle, _ in handles], [text for _, text in handles])
     return fig
@@ -132,7 +132,7 @@ def draw_classes(table: pd.DataFrame, style: dict[str, Any], recipe: str) -> Fig
         ax.set_ylim(-0.02, 1.02)
         ax.set_yticks([0, 0.5, 1])
         ax.grid(axis="y")
-    axes[0, 0].xaxis.get_major_locator().set_params(integer=True)
+    axes[0, 0].xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
     for ax in axes[-1]:
         ax.set_xlabel("epoch")
     for ax in axes[:, 0]:
