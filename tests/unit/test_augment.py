@@ -1,7 +1,5 @@
 """Schemes of augmentation: what is valid, what each transform does, and how draws are seeded."""
 
-import copy
-
 import cv2
 import numpy as np
 import pytest
@@ -19,7 +17,7 @@ from hpaloc.augment import (
 )
 from hpaloc.geometry import N_DIHEDRAL, dihedral, resized
 from hpaloc.log import InputError
-from hpaloc.scheme import TRANSFORMS, Flag, Interval, check_scheme, json_schema, kind_of
+from hpaloc.scheme import TRANSFORMS, Flag, Interval, check_scheme, kind_of
 from hpaloc.transforms import GRID, PiecewiseAffine, displacement_maps
 
 SIDE = 64
@@ -129,31 +127,6 @@ def test_a_fault_is_named_with_its_place(change, words):
     with pytest.raises(InputError, match=words) as caught:
         build(faulty)
     assert str(caught.value).startswith("augmentation")
-
-
-def test_the_json_schema_agrees_with_the_check():
-    jsonschema = pytest.importorskip("jsonschema")
-    validator = jsonschema.Draft202012Validator(json_schema())
-    valid = scheme(
-        *(group(middle(name)) for name in TRANSFORMS),
-        group({"none": {}}, middle("sharpen"), channels=["green"]),
-        negative=0.035,
-    )
-    check_scheme(valid)
-    assert validator.is_valid(valid)
-    for change in (
-        lambda s: s.update(extra=1),
-        lambda s: s["groups"][0].update(colour="blue"),
-        lambda s: s["groups"][0].update(apply={"rotate": {"degrees": [0, 1], "p": 1}}),
-        lambda s: s["groups"][0].update(apply={"rotate": {"degrees": [0, 500]}}),
-        lambda s: s["groups"][0].update(apply={}),
-        lambda s: s["groups"][0].update(one_of=[{"none": {}}]),
-    ):
-        faulty = copy.deepcopy(valid)
-        change(faulty)
-        assert not validator.is_valid(faulty)
-        with pytest.raises(InputError):
-            check_scheme(faulty)
 
 
 def test_sharpening_green_alone_is_a_kind_of_its_own():
