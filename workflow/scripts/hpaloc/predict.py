@@ -20,9 +20,9 @@ def mean_probabilities(
 ) -> np.ndarray:
     """Mean over the views of every network's probabilities: float32 networks × n × 28.
 
-    ``batches_of_view`` gives the batches of one view, all n images in
-    order; each batch goes through all networks, so that an image is read once per view. The
-    networks are in evaluation mode on the device.
+    ``batches_of_view`` gives the batches of one view, all n images in order; each batch goes
+    through all networks, so that an image is read once per view. The networks are in evaluation
+    mode on the device.
     """
     total = np.zeros((len(networks), n_images, N_CLASSES), dtype=np.float64)
     for view in range(n_views):
