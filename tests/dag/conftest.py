@@ -34,7 +34,7 @@ TINY = {
     "generations": ["tiny_bce", "tiny"],
     "recipes": {
         "tiny": {
-            "inherit": "demo", "image_size": 32, "batch_size": 16, "epochs": 2,
+            "inherit": "demo", "image_size": 64, "batch_size": 16, "epochs": 2,
             "loss": {"bce_epochs": 1, "scale_up_at": None},
             "tta": {"validation": {"views": 1}, "prediction": {"kind": "none"}},
         },

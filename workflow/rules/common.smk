@@ -48,7 +48,9 @@ SIMULATED = any(
     config["sources"][name]["kind"] == "simulated" for name in (TRAIN_SOURCE, TEST_SOURCE)
 )
 # The strategy that calls the labels is scored too.
-STRATEGIES = list(dict.fromkeys([config["thresholds"]["strategy"], *config["evaluation"]["strategies"]]))
+STRATEGIES = list(
+    dict.fromkeys([config["thresholds"]["strategy"], *config["evaluation"]["strategies"]])
+)
 TEST_IS_LABELLED = config["sources"][TEST_SOURCE].get("labels", "made") is not None
 
 for name in (TRAIN_SOURCE, TEST_SOURCE):
@@ -206,7 +208,9 @@ def files_per_image(settings):
 def trained_jobs():
     """What tells the states of the configured folds from those that it no longer refers to."""
     jobs = [(recipe, fold) for recipe in config["train"] for fold in FOLDS]
-    jobs += [(recipe, fold) for recipe in config["generations"] for fold in generation_folds(recipe)]
+    jobs += [
+        (recipe, fold) for recipe in config["generations"] for fold in generation_folds(recipe)
+    ]
     keys = {"code": code_digest("train_fold")}
     return canonical_json(
         [

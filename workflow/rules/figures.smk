@@ -228,6 +228,7 @@ rule plot_pr_curve:
     input:
         curves=f"{FINAL_EVALUATION}/curves.parquet",
         metrics=f"{FINAL_EVALUATION}/metrics.csv",
+        thresholds=f"{RESULTS}/thresholds/{FINAL}.csv",
     output:
         png=figure("pr_curve", "Results"),
         pdf=f"{RESULTS}/figures/pr_curve.pdf",
@@ -243,7 +244,7 @@ rule plot_pr_curve:
         recipe=FINAL,
         source=TEST_SOURCE,
     shell:
-        "python {SCRIPTS}/plot_pr_curve.py --curves {input.curves} --metrics {input.metrics} --strategy {params.strategy} --recipe {params.recipe} --source {params.source}"
+        "python {SCRIPTS}/plot_pr_curve.py --curves {input.curves} --metrics {input.metrics} --thresholds {input.thresholds} --strategy {params.strategy} --recipe {params.recipe} --source {params.source}"
         " --style {params.style:q} {params.mark} --png {output.png} --pdf {output.pdf} > {log} 2>&1"
 
 

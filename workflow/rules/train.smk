@@ -79,9 +79,9 @@ rule train_fold:
 
 # Both look and say; neither makes a file.
 rule stale_states:
+    localrule: True
     conda:
         "../../envs/tables.yaml"
-    localrule: True
     params:
         current=trained_jobs(),
         run=RUN,
@@ -91,9 +91,9 @@ rule stale_states:
 
 
 rule remove_stale_states:
+    localrule: True
     conda:
         "../../envs/tables.yaml"
-    localrule: True
     params:
         current=trained_jobs(),
         run=RUN,

@@ -177,6 +177,12 @@ def _contradictions(config: dict) -> Iterator[str]:
         if name not in config["train"]:
             yield f"evaluate: {name!r} is not in train: {', '.join(config['train'])}."
     for name, recipe in recipes.items():
+        if recipe["image_size"] < 32 * recipe["pool"]:
+            yield (
+                f"recipes.{name}.image_size: {recipe['image_size']} is too small for pool"
+                f" {recipe['pool']}: the network halves the image five times; at least"
+                f" {32 * recipe['pool']} is needed."
+            )
         try:
             check_scheme(recipe["augmentation"], f"recipes.{name}.augmentation")
         except InputError as fault:
