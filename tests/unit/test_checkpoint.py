@@ -1,4 +1,7 @@
 import multiprocessing
+import os
+import signal
+import time
 from pathlib import Path
 
 import numpy as np
@@ -87,21 +90,28 @@ def test_the_meta_file_says_what_a_state_belongs_to(tmp_path: Path) -> None:
     assert read_meta(tmp_path) == KEY | {"run": "demo"}
 
 
-def _hold(folder: Path, ready, done) -> None:
+def _hold(folder: Path, worker, ready) -> None:
     with held(folder):
+        # A worker as batches are made by: forked, and still there when its parent is killed.
+        child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+        child.start()
+        worker.value = child.pid
         ready.set()
-        done.wait(20)
+        time.sleep(60)
 
 
 def test_two_processes_do_not_share_a_state_and_a_killed_one_lets_go(tmp_path: Path) -> None:
     context = multiprocessing.get_context("fork")
-    ready, done = context.Event(), context.Event()
-    other = context.Process(target=_hold, args=(tmp_path / "state", ready, done))
+    ready, worker = context.Event(), context.Value("i", 0)
+    other = context.Process(target=_hold, args=(tmp_path / "state", worker, ready))
     other.start()
     assert ready.wait(20)
-    with pytest.raises(InputError, match="another process"), held(tmp_path / "state"):
-        pass
-    other.kill()
-    other.join()
-    with held(tmp_path / "state"):
-        pass
+    try:
+        with pytest.raises(InputError, match="another process"), held(tmp_path / "state"):
+            pass
+        other.kill()
+        other.join()
+        with held(tmp_path / "state"):
+            pass
+    finally:
+        os.kill(worker.value, signal.SIGKILL)
