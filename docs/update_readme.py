@@ -15,7 +15,7 @@ PROJECT = Path(__file__).resolve().parents[1]
 README = PROJECT / "README.md"
 sys.path.insert(0, str(PROJECT / "workflow" / "scripts"))
 
-from hpaloc.config import allowed, load_schema  # noqa: E402
+from hpaloc.config import allowed, load_schema
 
 # Where a part of the schema stands in a configuration.
 PLACES = {

@@ -50,19 +50,30 @@ class Workspace:
     def __init__(self, path: Path):
         self.path = path
 
-    def run(self, *arguments: str, overlay: str | None = "tiny") -> subprocess.CompletedProcess:
+    def run(
+        self, *arguments: str, overlay: str | None = "tiny", path: Path | None = None
+    ) -> subprocess.CompletedProcess:
         snakemake = Path(sys.executable).parent / "snakemake"
         configfiles = ["--configfile", "config/demo.yaml", f"config/{overlay}.yaml"]
         command = [str(snakemake), *arguments, *(configfiles if overlay else [])]
         # Nothing of the virtual environment on PATH: the workflow has to find its Python itself.
-        environment = {"PATH": "/usr/bin:/bin", "HOME": os.environ.get("HOME", "/tmp")}
+        places = ":".join([*([str(path)] if path else []), "/usr/bin", "/bin"])
+        environment = {"PATH": places, "HOME": os.environ.get("HOME", "/tmp")}
         return subprocess.run(
-            command, cwd=self.path, env=environment, capture_output=True, text=True, timeout=900
+            command,
+            check=False,
+            cwd=self.path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=900,
         )
 
-    def planned(self, *arguments: str, overlay: str | None = "tiny") -> dict[str, int]:
+    def planned(
+        self, *arguments: str, overlay: str | None = "tiny", path: Path | None = None
+    ) -> dict[str, int]:
         """Jobs that a dry run would start, by rule."""
-        done = self.run("-n", *arguments, overlay=overlay)
+        done = self.run("-n", *arguments, overlay=overlay, path=path)
         assert done.returncode == 0, done.stdout + done.stderr
         jobs: dict[str, int] = {}
         rows = iter((done.stdout + done.stderr).splitlines())

@@ -50,7 +50,9 @@ def test_a_source_without_labels_is_predicted_and_not_evaluated(fresh):
     folder.mkdir()
     for channel in ("red", "green", "blue", "yellow"):
         (folder / f"a_{channel}.png").write_bytes(b"x")
-    fresh.configure({"test_source": "mine", "sources": {"mine": {"kind": "local", "folder": "mine"}}})
+    fresh.configure(
+        {"test_source": "mine", "sources": {"mine": {"kind": "local", "folder": "mine"}}}
+    )
     jobs = fresh.planned()
     assert jobs["call_labels"] == 1
     assert not {"evaluate", "plot_pr_curve", "tabulate_human_vs_machine"} & jobs.keys()

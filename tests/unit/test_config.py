@@ -33,12 +33,24 @@ def set_key(config: dict, key: str, value: object) -> None:
     [
         ("fold", {}, "unknown key 'fold'. Did you mean 'folds'?"),
         ("folds/train", [1, 12], "folds.train: [1, 12] names a fold above 10"),
-        ("folds/train", [0], "folds.train.0: 0 is not allowed. Allowed: a whole number, at least 1"),
+        (
+            "folds/train",
+            [0],
+            "folds.train.0: 0 is not allowed. Allowed: a whole number, at least 1",
+        ),
         ("folds/train", [2, 2], "each once"),
         ("folds/n", "ten", 'folds.n: "ten" is not allowed. Allowed: a whole number'),
-        ("arrays/size", -512, "arrays.size: -512 is not allowed. Allowed: a whole number, at least 32"),
+        (
+            "arrays/size",
+            -512,
+            "arrays.size: -512 is not allowed. Allowed: a whole number, at least 32",
+        ),
         ("arrays/quarantine", "skip", 'Allowed: "stop", "leave_out"'),
-        ("train_source", "kagle", "train_source: there is no source 'kagle'. Sources: kaggle, hpa_v18"),
+        (
+            "train_source",
+            "kagle",
+            "train_source: there is no source 'kagle'. Sources: kaggle, hpa_v18",
+        ),
         ("test_source", "kaggle", "test data must never be trained on"),
         ("train", ["papr"], "train: there is no recipe 'papr'. Recipes: paper, bce"),
         ("evaluate", ["bce"], "evaluate: 'bce' is not in train"),
@@ -74,7 +86,9 @@ def test_all_faults_are_told_at_once(config):
     assert "folds.n" in str(error.value)
 
 
-@pytest.mark.parametrize("overlay", sorted(path.name for path in (PROJECT / "config").glob("*.yaml")))
+@pytest.mark.parametrize(
+    "overlay", sorted(path.name for path in (PROJECT / "config").glob("*.yaml"))
+)
 def test_every_overlay_is_valid(config, overlay):
     from snakemake.utils import update_config
 
@@ -113,12 +127,17 @@ def test_inheritance_merges_maps_and_replaces_what_has_another_name(config):
 def test_every_key_is_described_and_has_a_default_unless_required():
     def walk(schema: dict, path: str):
         for name, part in schema.get("properties", {}).items():
-            if "const" in part or path.startswith("$defs.") and name in ("kind", "name"):
+            if "const" in part or (path.startswith("$defs.") and name in ("kind", "name")):
                 continue
             assert "description" in part, f"{path}.{name} is not described"
-            if name not in schema.get("required", []) and path not in ("$defs.source", "figures.colours"):
+            if name not in schema.get("required", []) and path not in (
+                "$defs.source",
+                "figures.colours",
+            ):
                 has_default = "default" in part or name == "inherit"
-                assert has_default or (not path and name == "evaluate"), f"{path}.{name}: no default"
+                assert has_default or (not path and name == "evaluate"), (
+                    f"{path}.{name}: no default"
+                )
             walk(part, f"{path}.{name}".strip("."))
 
     schema = load_schema()

@@ -6,7 +6,6 @@ import json
 from hpaloc.files import write_json
 from hpaloc.index import write_index
 from hpaloc.listing import list_images, listing_digest
-from hpaloc.listing import list_images, listing_digest
 from hpaloc.local import index_folder
 from hpaloc.log import run_program
 
@@ -32,7 +31,6 @@ def main(argv: list[str] | None = None) -> None:
         "labelled": settings["labels"] is not None,
         # What the Snakefile compares, also once the images themselves are gone.
         "listing": {"files": len(images), "digest": listing_digest(images)},
-        "listing": listing_digest(list_images(settings["folder"])),
     }
     write_json(resolved, arguments.settings_out)
     write_index(frame, arguments.index, arguments.digest)
