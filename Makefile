@@ -6,10 +6,10 @@ SNAKEMAKE = .venv/bin/snakemake
 .PHONY: demo test lint report clean-demo
 
 demo: .venv/ready
-	$(SNAKEMAKE) --configfile config/demo.yaml arrays
-	$(SNAKEMAKE) --configfile config/demo.yaml folds
+	$(SNAKEMAKE) arrays --configfile config/demo.yaml
+	$(SNAKEMAKE) folds --configfile config/demo.yaml
 	$(SNAKEMAKE) --configfile config/demo.yaml
-	$(SNAKEMAKE) --configfile config/demo.yaml --report results/demo/report.html
+	$(SNAKEMAKE) --report results/demo/report.html --configfile config/demo.yaml
 
 test: .venv/ready
 	.venv/bin/python -m pytest

@@ -170,7 +170,7 @@ def report(table: pd.DataFrame, arguments: argparse.Namespace, command: str) -> 
     return f"""# Conversion of JPEG files to arrays
 
 {datetime.date.today()}, {arguments.cores} cores of {cpu_model()}, Python {platform.python_version()},
-{versions}, OpenCV {cv2.__version__}.
+{versions}, OpenCV {cv2.__version__}; load average {os.getloadavg()[2]:.1f} (1 to 2 is this program).
 Medians of {arguments.repeats} interleaved runs over {arguments.images} images each, to {SIZE} px,
 four channels an image. PSNR is that of the worst image.
 

@@ -72,7 +72,9 @@ def test_every_program_is_followed_to_its_modules():
 
 
 def test_other_versions_of_python_make_the_same_digest():
-    others = [f"python3.{minor}" for minor in (11, 12, 13, 14) if minor != sys.version_info.minor]
+    # Those on PATH, and those beside this one where several are installed.
+    others = [f"python3.{minor}" for minor in range(11, 16) if minor != sys.version_info.minor]
+    others += [str(path) for path in Path(sys.base_prefix).parent.glob("3.1[1-9]*/bin/python")]
     command = (
         f"import sys; sys.path.insert(0, {str(SCRIPTS)!r});"
         "from hpaloc.digest import code_digest; print(code_digest('make_folds'))"

@@ -75,23 +75,25 @@ def convert_shard(
     part = index.iloc[shard_range(len(index), shard, shards)]
     records = part.to_dict("records")
     groups = [list(group) for _, group in groupby(enumerate(records), key=_files_of)]
+    progress = Progress("converted", len(records), "images")
+    results: list[Problem | str] = []
+    _keep_freed_memory()
+    # The images are the parallel unit: threads inside of the libraries would only compete.
+    cv2.setNumThreads(1)
     with (
         written_whole(array) as aside,
+        _Shard(aside, len(records), size) as pixels,
         threadpool_limits(1),
         ThreadPoolExecutor(threads) as executor,
     ):
-        # The images are the parallel unit: threads inside of the libraries would only compete.
-        cv2.setNumThreads(1)
-        pixels = _allocate(aside, (len(records), size, size, len(CHANNELS)))
-        progress = Progress("converted", len(records), "images")
         work = functools.partial(_convert_group, root, stack_order, pixels)
-        problems: list[Problem | None] = []
         for found in executor.map(work, groups):
-            problems += found
+            results += found
             progress.add(len(found))
-        kept = [row for row, problem in enumerate(problems) if problem is None]
-        sha256 = _close_gaps(pixels, kept, aside)
-    _write_rows(part["image_id"], problems, {"shard": shard, "sha256": sha256}, rows)
+        kept = [row for row, result in enumerate(results) if isinstance(result, str)]
+        pixels.keep(kept)
+    sha256 = hashlib.sha256("".join(results[row] for row in kept).encode()).hexdigest()
+    _write_rows(part["image_id"], results, {"shard": shard, "sha256": sha256}, rows)
     logging.getLogger("hpaloc").info(
         "shard %d of %d: %d images, %d quarantined",
         shard, shards, len(kept), len(records) - len(kept),
