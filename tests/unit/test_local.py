@@ -335,7 +335,10 @@ def test_the_program_writes_index_digest_and_settings(tmp_path):
         "root": str(folder),
         "simulated": False,
         "labelled": True,
-        "listing": listing_digest([(f"a_{c}.png", size(c)) for c in sorted(CHANNELS)]),
+        "listing": {
+            "digest": listing_digest([(f"a_{c}.png", size(c)) for c in sorted(CHANNELS)]),
+            "files": 4,
+        },
     }
     frame = read_index(out / "index.parquet")
     assert frame["source"].tolist() == ["mine"]

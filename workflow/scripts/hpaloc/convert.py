@@ -1,5 +1,7 @@
 """Image files to shards of arrays; images that cannot be used are told apart, never dropped."""
 
+import ctypes
+import errno
 import functools
 import hashlib
 import logging
@@ -8,7 +10,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import cv2
 import numpy as np
@@ -68,9 +70,10 @@ def convert_shard(
     """Converts the images of one shard to ``array`` (.npy, uint8 n × size × size × 4, C order).
 
     ``index`` is the whole raw index and ``root`` the folder of its paths. ``rows`` becomes a
-    table of every image of the shard with its row, or null and the reason, and holds the sha256
-    of the pixels. A bad image never stops the shard. Images go straight to their rows of the
-    file; several are in work at a time, one per thread, so memory does not grow with the shard.
+    table of every image of the shard with its row, or null and the reason, and holds one sha256
+    for the pixels (of the sums of the rows, which the threads compute). A bad image never stops
+    the shard. Images go straight to their rows of the file; several are in work at a time, one
+    per thread, so memory does not grow with the shard.
     """
     part = index.iloc[shard_range(len(index), shard, shards)]
     records = part.to_dict("records")
@@ -82,16 +85,17 @@ def convert_shard(
     cv2.setNumThreads(1)
     with (
         written_whole(array) as aside,
-        _Shard(aside, len(records), size) as pixels,
+        open(aside, "w+b") as file,
         threadpool_limits(1),
         ThreadPoolExecutor(threads) as executor,
     ):
-        work = functools.partial(_convert_group, root, stack_order, pixels)
+        offset = _begin_array(file, len(records), size)
+        work = functools.partial(_convert_group, root, stack_order, size, file.fileno(), offset)
         for found in executor.map(work, groups):
             results += found
             progress.add(len(found))
         kept = [row for row, result in enumerate(results) if isinstance(result, str)]
-        pixels.keep(kept)
+        _close_gaps(file, kept, size, offset)
     sha256 = hashlib.sha256("".join(results[row] for row in kept).encode()).hexdigest()
     _write_rows(part["image_id"], results, {"shard": shard, "sha256": sha256}, rows)
     logging.getLogger("hpaloc").info(
@@ -158,79 +162,134 @@ def _files_of(record: tuple[int, dict]) -> list[str]:
     return [record[1][f"path_{channel}"] for channel in CHANNELS]
 
 
-def _allocate(path: Path, shape: tuple[int, ...]) -> np.ndarray:
-    """A new .npy file, mapped, with all its space: a disk that fills up later would kill us."""
-    if shape[0] == 0:
-        np.save(path, np.empty(shape, np.uint8))
-        return np.empty(shape, np.uint8)
-    pixels = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
-    with open(path, "r+b") as file:
-        try:
-            os.posix_fallocate(file.fileno(), 0, pixels.offset + pixels.nbytes)
-        except OSError as error:
+def _keep_freed_memory() -> None:
+    """Lets glibc keep freed buffers instead of handing each back to the kernel.
+
+    Planes of some MB come and go all the time; having fresh pages made and cleared for them
+    took a fifth of the time of a conversion.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(-3, 2**25)  # M_MMAP_THRESHOLD, at its greatest
+        mallopt(-1, 2**28)  # M_TRIM_THRESHOLD
+
+
+def _begin_array(file: BinaryIO, images: int, size: int) -> int:
+    """Writes the header of an .npy file and takes all its space; returns where the pixels begin."""
+    _write_header(file, images, size)
+    file.flush()
+    offset = file.tell()
+    needed = images * size * size * len(CHANNELS)
+    try:
+        os.posix_fallocate(file.fileno(), 0, offset + needed)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise InputError(
-                f"{path.parent}: no room for a shard of {pixels.nbytes / 2**30:.1f} GiB ({error})."
+                f"{file.name}: no room for a shard of {needed / 2**30:.1f} GiB ({error.strerror})."
             ) from error
-    return pixels
+    return offset
 
 
-def _close_gaps(pixels: np.ndarray, kept: list[int], path: Path) -> str:
-    """Moves the rows that are kept together, shortens the file, returns the sha256 of the rows."""
-    digest = hashlib.sha256()
+def _write_header(file: BinaryIO, images: int, size: int) -> None:
+    # NumPy pads headers for any number of rows: another number gives a header of this length.
+    shape = (images, size, size, len(CHANNELS))
+    file.seek(0)
+    np.lib.format.write_array_header_1_0(
+        file, {"descr": "|u1", "fortran_order": False, "shape": shape}
+    )
+
+
+def _close_gaps(file: BinaryIO, kept: list[int], size: int, offset: int) -> None:
+    """Moves the rows that are kept together and shortens the file to them."""
+    length = size * size * len(CHANNELS)
     for row, old in enumerate(kept):
         if row != old:
-            pixels[row] = pixels[old]
-        digest.update(pixels[row])
-    if len(kept) < len(pixels):
-        pixels.flush()
-        with open(path, "r+b") as file:
-            # NumPy pads headers for any number of rows: the new one is as long as the old.
-            np.lib.format.write_array_header_1_0(
-                file,
-                {"descr": "|u1", "fortran_order": False, "shape": (len(kept), *pixels.shape[1:])},
-            )
-            file.truncate(pixels.offset + len(kept) * pixels[0].nbytes)
-    return digest.hexdigest()
+            data = os.pread(file.fileno(), length, offset + old * length)
+            _write_at(file.fileno(), data, offset + row * length)
+    _write_header(file, len(kept), size)
+    file.truncate(offset + len(kept) * length)
+
+
+def _write_at(descriptor: int, data: bytes | np.ndarray, place: int) -> None:
+    left = memoryview(data).cast("B")
+    while left:
+        written = os.pwrite(descriptor, left, place)
+        left, place = left[written:], place + written
 
 
 def _convert_group(
-    root: Path, stack_order: Sequence[str], pixels: np.ndarray, group: list[tuple[int, dict]]
-) -> list[Problem | None]:
-    """Converts the rows of one set of files: one image, or all the tiles of one."""
-    boxes = [tuple(record[name] for name in ("x", "y", "width", "height")) for _, record in group]
+    root: Path,
+    stack_order: Sequence[str],
+    size: int,
+    descriptor: int,
+    offset: int,
+    group: list[tuple[int, dict]],
+) -> list[Problem | str]:
+    """Converts the rows of one set of files: one image, or all the tiles of one.
+
+    They are written to the file ``descriptor``, whose pixels begin at ``offset``. Returns the
+    sha256 of each row, or why there is none.
+    """
     first = group[0][1]
-    stacked = len(set(_files_of(group[0]))) == 1
-    image_size = planes = None
-    fraction = 1
-    for number, channel in enumerate(CHANNELS):
+    boxes = [tuple(record[name] for name in ("x", "y", "width", "height")) for _, record in group]
+    try:
+        planes = _read_image(root, first, stack_order, boxes, size)
+    except _BadFile as error:
+        return [error.problem] * len(group)
+    sums = []
+    for (row, _), box in zip(group, boxes, strict=True):
+        small = []
+        for channel, (plane, fraction) in zip(CHANNELS, planes, strict=True):
+            x, y, width, height = (value // fraction for value in box)
+            cut = plane[y : y + height, x : x + width]
+            if cut.dtype == np.uint8:
+                small.append(resize_area(cut, size, size))
+            else:
+                averaged = resize_area(cut.astype(np.float32), size, size)
+                small.append(to_8_bit(averaged, first[f"low_{channel}"], first[f"high_{channel}"]))
+        image = cv2.merge(small)
+        sums.append(hashlib.sha256(image).hexdigest())
+        _write_at(descriptor, image, offset + row * image.nbytes)
+    return sums
+
+
+class _BadFile(Exception):
+    def __init__(self, record: dict, channel: str, reason: BadImage):
+        super().__init__(str(reason))
+        self.problem = Problem(record[f"path_{channel}"], channel, str(reason))
+
+
+def _read_image(
+    root: Path,
+    record: dict,
+    stack_order: Sequence[str],
+    boxes: list[tuple[int, int, int, int]],
+    size: int,
+) -> list[tuple[np.ndarray, int]]:
+    """The four planes of an image, each with the fraction 1/f of its size that was decoded."""
+    stacked = len(set(_files_of((0, record)))) == 1
+    image_size = data = None
+    result = []
+    for channel in CHANNELS:
         try:
-            if planes is None or not stacked:
-                data = _read_file(root, first, channel)
+            if data is None or not stacked:
+                data = _read_file(root, record, channel)
                 header = read_header(data)
                 image_size = image_size or (header.width, header.height)
-                _check_size(header, image_size, group)
-                fraction = reduction(header, boxes, pixels.shape[1])
+                _check_size(header, image_size, record, boxes)
+                fraction = reduction(header, boxes, size)
                 planes = read_planes(data, fraction)
             if stacked:
                 plane = plane_of_stack(planes, channel, stack_order)
             else:
                 plane = plane_of_channel(planes, channel)
             _check_not_blank(plane)
-            low, high = first[f"low_{channel}"], first[f"high_{channel}"]
-            if plane.dtype != np.uint8 and np.isnan(low):
+            if plane.dtype != np.uint8 and np.isnan(record[f"low_{channel}"]):
                 raise BadImage("16-bit values, but the index has no grey values for 0 and 255")
         except BadImage as error:
-            return [Problem(first[f"path_{channel}"], channel, str(error))] * len(group)
-        for (row, _), box in zip(group, boxes, strict=True):
-            x, y, width, height = (value // fraction for value in box)
-            cut = plane[y : y + height, x : x + width]
-            if plane.dtype == np.uint8:
-                small = resize_area(cut, *pixels.shape[1:3])
-            else:
-                averaged = resize_area(cut.astype(np.float32), *pixels.shape[1:3])
-                small = to_8_bit(averaged, low, high)
-            cv2.insertChannel(small, np.asarray(pixels[row]), number)
-    return [None] * len(group)
+            raise _BadFile(record, channel, error) from error
+        result.append((plane, fraction))
+    return result
 
 
 def _read_file(root: Path, record: dict, channel: str) -> bytes:
@@ -250,16 +309,20 @@ def _read_file(root: Path, record: dict, channel: str) -> bytes:
     return data
 
 
-def _check_size(header: Header, image_size: tuple[int, int], group: list[tuple[int, dict]]) -> None:
+def _check_size(
+    header: Header,
+    image_size: tuple[int, int],
+    record: dict,
+    boxes: list[tuple[int, int, int, int]],
+) -> None:
     size = (header.width, header.height)
     if size != image_size:
         raise BadImage(
             f"wrong size: {size[0]} × {size[1]} px, the image's first channel has"
             f" {image_size[0]} × {image_size[1]}"
         )
-    for _, record in group:
-        x, y, width, height = (record[name] for name in ("x", "y", "width", "height"))
-        whole = record["image_id"] == record["parent"]
+    whole = record["image_id"] == record["parent"]
+    for x, y, width, height in boxes:
         if (whole and (x, y, width, height) != (0, 0, *size)) or not (
             0 <= x < x + width <= size[0] and 0 <= y < y + height <= size[1]
         ):
@@ -277,16 +340,14 @@ def _check_not_blank(plane: np.ndarray) -> None:
 
 
 def _write_rows(
-    image_ids: pd.Series, problems: list[Problem | None], about: dict, path: str | Path
+    image_ids: pd.Series, results: list[Problem | str], about: dict, path: str | Path
 ) -> None:
-    row, rows = 0, []
-    for problem in problems:
-        rows.append(row if problem is None else None)
-        row += problem is None
+    good = [isinstance(result, str) for result in results]
+    rows = [row if kept else None for row, kept in zip(np.cumsum(good) - 1, good, strict=True)]
     columns = [
         image_ids.tolist(),
         rows,
-        *([getattr(problem, name, None) for problem in problems] for name in Problem._fields),
+        *([getattr(result, name, None) for result in results] for name in Problem._fields),
     ]
     arrays = [
         pa.array(column, field.type) for column, field in zip(columns, _ROWS_SCHEMA, strict=True)
