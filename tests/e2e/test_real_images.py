@@ -62,9 +62,8 @@ def test_tiles_cover_the_images_and_keep_their_labels(real_run, shared):
     index = pd.read_parquet(real_run / "sources/cells/arrays_128/index.parquet")
     # Four images of 2048 px are 16 tiles of 512 px each, the one of 3072 px is 36.
     assert sorted(index.groupby("parent").size()) == [16, 16, 16, 16, 36]
-    labels = {
-        row["Id"]: row["Target"] for row in csv.DictReader(open(shared / "data/kaggle/train.csv"))
-    }
+    rows = rows_of(shared / "data/kaggle/train.csv", set(index["parent"]))
+    labels = {row["Id"]: row["Target"] for row in rows}
     for tile in index.itertuples():
         assert " ".join(map(str, tile.labels)) == labels[tile.parent]
 
