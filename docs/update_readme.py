@@ -39,7 +39,7 @@ def config_table() -> str:
 
 def _rows(part: dict, place: str, schema: dict) -> Iterator[str]:
     for key, value in part.get("properties", {}).items():
-        if "const" in value or (key == "kind" and place):
+        if "const" in value:
             continue
         if "$ref" in value:
             value = schema["$defs"][value["$ref"].removeprefix("#/$defs/")] | value
@@ -55,7 +55,8 @@ def _rows(part: dict, place: str, schema: dict) -> Iterator[str]:
 
 def _nested(value: dict, schema: dict) -> Iterator[dict]:
     """The maps below a key: its own properties, or those of its alternatives."""
-    if value.get("properties"):
+    # A map of free choices, such as colours, is described by its own row.
+    if any("default" in part or "enum" in part for part in value.get("properties", {}).values()):
         yield value
     for branch in value.get("allOf", []):
         yield schema["$defs"][branch["then"]["$ref"].removeprefix("#/$defs/")]
@@ -65,11 +66,28 @@ def _nested(value: dict, schema: dict) -> Iterator[dict]:
 
 
 def rule_graph() -> str:
+    """Snakemake's own graph, less its colours and numbering, which change with every rule."""
     snakemake = Path(sys.executable).parent / "snakemake"
-    command = [snakemake, "--configfile", "config/demo.yaml", "--rulegraph", "mermaid-js"]
+    command = [snakemake, "--rulegraph", "mermaid-js", "--configfile", "config/demo.yaml"]
     done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=True)
-    graph = done.stdout[done.stdout.index("---") :] if "---" in done.stdout else done.stdout
-    return f"```mermaid\n{graph.strip()}\n```"
+    name = dict(re.findall(r"^\s*(id\d+)\[(\w+)\]", done.stdout, re.MULTILINE))
+    arrows = re.findall(r"^\s*(id\d+) --> (id\d+)", done.stdout, re.MULTILINE)
+    after: dict[str, set[str]] = {rule: set() for rule in name.values()}
+    for start, end in arrows:
+        if name[end] != "all":
+            after[name[start]].add(name[end])
+    lines = [
+        f"  {rule} --> {end}"
+        for rule in sorted(after)
+        for end in sorted(after[rule])
+        # What another arrow leads to is left out: the graph stays readable.
+        if not any(_reaches(other, end, after) for other in after[rule] - {end})
+    ]
+    return "\n".join(["```mermaid", "flowchart LR", *lines, "```"])
+
+
+def _reaches(start: str, end: str, after: dict[str, set[str]]) -> bool:
+    return start == end or any(_reaches(rule, end, after) for rule in after[start])
 
 
 def updated(readme: str) -> str:
