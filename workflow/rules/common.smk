@@ -129,23 +129,23 @@ def answer_sheets():
     return [sheet[key] for sheet in sheets for key in ("answers", "truth") if sheet[key]]
 
 
-def table(name):
+def table(name, shows):
     """An output in tables/, with its place in the report."""
     return report(
         f"{RESULTS}/tables/{name}.csv",
         caption=f"../report/{name}.rst",
         category="Tables",
-        labels={"shows": name.replace("_", " ")},
+        labels={"shows": shows},
     )
 
 
-def figure(name, category):
+def figure(name, category, shows):
     """The PNG of a figure, with its place in the report; the PDF lies beside it."""
     return report(
         f"{RESULTS}/figures/{name}.png",
         caption=f"../report/{name}.rst",
         category=category,
-        labels={"shows": name.replace("_", " ")},
+        labels={"shows": shows},
     )
 
 

@@ -38,7 +38,7 @@ rule plot_dataset_samples:
             numbered(f"{arrays_folder(TRAIN_SOURCE)}/shard_{{}}.npy", shard_count(TRAIN_SOURCE))
         ),
     output:
-        png=figure("dataset_samples", "Data"),
+        png=figure("dataset_samples", "Data", "Fig. 1: two samples"),
         pdf=f"{RESULTS}/figures/dataset_samples.pdf",
         table=f"{RESULTS}/tables/dataset_samples.csv",
     log:
@@ -58,7 +58,7 @@ rule plot_split_distribution:
     input:
         counts=f"{RESULTS}/folds/counts.csv",
     output:
-        png=figure("split_distribution", "Data"),
+        png=figure("split_distribution", "Data", "Fig. 2: labels of a split"),
         pdf=f"{RESULTS}/figures/split_distribution.pdf",
     log:
         f"{RESULTS}/logs/plot_split_distribution.log",
@@ -82,7 +82,7 @@ rule plot_augmentation:
             numbered(f"{arrays_folder(TRAIN_SOURCE)}/shard_{{}}.npy", shard_count(TRAIN_SOURCE))
         ),
     output:
-        png=figure("augmentation", "Data"),
+        png=figure("augmentation", "Data", "Fig. 3: augmentation"),
         pdf=f"{RESULTS}/figures/augmentation.pdf",
         table=f"{RESULTS}/tables/augmentation.csv",
     log:
@@ -103,7 +103,7 @@ rule plot_augmentation:
 
 rule plot_architecture:
     output:
-        png=figure("architecture", "Model"),
+        png=figure("architecture", "Model", "Fig. 4: architecture"),
         pdf=f"{RESULTS}/figures/architecture.pdf",
         table=f"{RESULTS}/tables/architecture.csv",
     log:
@@ -136,7 +136,7 @@ rule plot_training_losses:
         steps=ancient(models(FINAL, FOLDS, "steps.parquet")),
         digests=models(FINAL, FOLDS, "weights.sha256"),
     output:
-        png=figure("training_losses", "Training"),
+        png=figure("training_losses", "Training", "Fig. 5: losses and scores by step"),
         pdf=f"{RESULTS}/figures/training_losses.pdf",
         table=f"{RESULTS}/tables/training_losses.csv",
     log:
@@ -159,7 +159,7 @@ rule plot_validation_f1_focal:
         epochs=ancient(models(FINAL, FOLDS, "epochs.parquet")),
         digests=models(FINAL, FOLDS, "weights.sha256"),
     output:
-        png=figure("validation_f1_focal", "Training"),
+        png=figure("validation_f1_focal", "Training", "Fig. 6: validation F1 and focal score"),
         pdf=f"{RESULTS}/figures/validation_f1_focal.pdf",
         table=f"{RESULTS}/tables/validation_f1_focal.csv",
     log:
@@ -183,7 +183,7 @@ rule plot_validation_f1_per_class:
         digests=models(FINAL, FOLDS, "weights.sha256"),
         counts=f"{RESULTS}/folds/counts.csv",
     output:
-        png=figure("validation_f1_per_class", "Training"),
+        png=figure("validation_f1_per_class", "Training", "Fig. 7: validation F1 of each class"),
         pdf=f"{RESULTS}/figures/validation_f1_per_class.pdf",
         table=f"{RESULTS}/tables/validation_f1_per_class.csv",
     log:
@@ -206,7 +206,7 @@ rule plot_generations:
         epochs=ancient([path for path, _, _ in GENERATIONS]),
         digests=[path.replace("epochs.parquet", "weights.sha256") for path, _, _ in GENERATIONS],
     output:
-        png=figure("generations", "Training"),
+        png=figure("generations", "Training", "Last figure: generations of models"),
         pdf=f"{RESULTS}/figures/generations.pdf",
         table=f"{RESULTS}/tables/generations.csv",
     log:
@@ -230,7 +230,7 @@ rule plot_pr_curve:
         metrics=f"{FINAL_EVALUATION}/metrics.csv",
         thresholds=f"{RESULTS}/thresholds/{FINAL}.csv",
     output:
-        png=figure("pr_curve", "Results"),
+        png=figure("pr_curve", "Results", "Fig. 8: precision and recall"),
         pdf=f"{RESULTS}/figures/pr_curve.pdf",
     log:
         f"{RESULTS}/logs/plot_pr_curve.log",
@@ -253,7 +253,7 @@ rule plot_human_vs_machine:
         per_class=f"{RESULTS}/tables/human_vs_machine_per_class.csv",
         scores=f"{RESULTS}/tables/human_vs_machine.csv",
     output:
-        png=figure("human_vs_machine", "Results"),
+        png=figure("human_vs_machine", "Results", "Fig. 9: people and network"),
         pdf=f"{RESULTS}/figures/human_vs_machine.pdf",
     log:
         f"{RESULTS}/logs/plot_human_vs_machine.log",

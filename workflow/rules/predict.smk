@@ -100,7 +100,7 @@ rule call_labels:
             f"{PREDICTIONS}/submission.csv",
             caption="../report/submission.rst",
             category="Tables",
-            labels={"shows": "called labels of the test images"},
+            labels={"shows": "Called labels of the test images"},
         ),
     log:
         f"{RESULTS}/logs/call_labels/{{recipe}}/{{source}}.log",

@@ -24,7 +24,7 @@ rule tabulate_best_thresholds:
         thresholds=f"{RESULTS}/thresholds/{FINAL}.csv",
         published=f"{PUBLISHED}/table1.csv",
     output:
-        table=table("best_thresholds"),
+        table=table("best_thresholds", "Table I: best thresholds"),
     log:
         f"{RESULTS}/logs/tabulate_best_thresholds.log",
     conda:
@@ -47,7 +47,7 @@ rule tabulate_human_vs_machine:
         published=f"{PUBLISHED}/table2.csv",
         sheets=answer_sheets(),
     output:
-        table=table("human_vs_machine"),
+        table=table("human_vs_machine", "Table II: people and network"),
         per_class=f"{RESULTS}/tables/human_vs_machine_per_class.csv",
     log:
         f"{RESULTS}/logs/tabulate_human_vs_machine.log",
@@ -78,7 +78,7 @@ rule measure_speed:
         model=f"{RESULTS}/models/{FINAL}/fold{FOLDS[0]}/model.json",
         published=f"{PUBLISHED}/table3.csv",
     output:
-        table=table("speed"),
+        table=table("speed", "Table III: speed"),
     log:
         f"{RESULTS}/logs/measure_speed.log",
     conda:
@@ -118,7 +118,7 @@ rule tabulate_summary:
         speed=f"{RESULTS}/tables/speed.csv",
         published=f"{PUBLISHED}/text.csv",
     output:
-        table=table("summary"),
+        table=table("summary", "Numbers of the text"),
     log:
         f"{RESULTS}/logs/tabulate_summary.log",
     conda:
