@@ -34,7 +34,7 @@ rule convert_shard:
         shard=lambda wildcards: int(wildcards.shard),
         shards=lambda wildcards: shard_count(wildcards.source),
     shell:
-        "python {SCRIPTS}/convert_shard.py --index {input.index} --settings {input.settings}"
+        "python $HPALOC/convert_shard.py --index {input.index} --settings {input.settings}"
         " --shard {params.shard} --shards {params.shards} --size {wildcards.size}"
         " --array {output.array} --rows {output.rows} --threads {threads} > {log} 2>&1"
 
@@ -54,7 +54,7 @@ rule list_quarantine:
     params:
         code=code_digest("list_quarantine"),
     shell:
-        "python {SCRIPTS}/list_quarantine.py --rows {input.rows} --quarantine {output.quarantine}"
+        "python $HPALOC/list_quarantine.py --rows {input.rows} --quarantine {output.quarantine}"
         " > {log} 2>&1"
 
 
@@ -75,6 +75,6 @@ rule index_arrays:
         code=code_digest("index_arrays"),
         policy=config["arrays"]["quarantine"],
     shell:
-        "python {SCRIPTS}/index_arrays.py --raw-index {input.raw_index} --rows {input.rows}"
+        "python $HPALOC/index_arrays.py --raw-index {input.raw_index} --rows {input.rows}"
         " --quarantine {input.quarantine} --policy {params.policy}"
         " --index {output.index} --digest {output.digest} > {log} 2>&1"

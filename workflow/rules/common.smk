@@ -4,6 +4,7 @@ import functools
 import json
 import math
 import os
+import shlex
 import sys
 from pathlib import Path
 
@@ -21,8 +22,12 @@ from hpaloc.listing import list_images, listing_digest
 from hpaloc.log import InputError
 
 # `python` in a shell command is the one that runs Snakemake, from whatever PATH it was
-# started; an activated conda environment puts its own before it.
-os.environ["PATH"] = os.path.dirname(sys.executable) + os.pathsep + os.environ.get("PATH", "")
+# started; an activated conda environment puts its own before it. `$HPALOC` is the folder of the
+# programs: a variable, so that the command of a rule is the same wherever the workflow lies.
+os.environ.update(
+    PATH=os.path.dirname(sys.executable) + os.pathsep + os.environ.get("PATH", ""),
+    HPALOC=SCRIPTS,
+)
 
 
 def in_words(function, *arguments):
@@ -165,7 +170,26 @@ def pretrained_files(wildcards):
     if recipe["pretrained"] == "imagenet":
         stem = f"results/weights/{recipe['network']}"
         return {"weights": ancient(f"{stem}.safetensors"), "weights_digest": f"{stem}.sha256"}
-    return {"weights": ancient(recipe["pretrained"])}
+    weights = Path(recipe["pretrained"])
+    if weights.parts[0] == "results":  # made by the workflow, which writes the digest too
+        return {
+            "weights": ancient(str(weights)),
+            "weights_digest": str(weights.with_suffix(".sha256")),
+        }
+    return {"weights": ancient(str(weights))}
+
+
+@functools.cache
+def file_digest(path):
+    """The sha256 of a file of the user's, None where it is not there; told by Snakemake then."""
+    return sha256_of_file(path) if Path(path).is_file() else None
+
+
+def pretrained_digest(wildcards):
+    """What triggers when a user's own file of weights is replaced."""
+    path = RECIPES[wildcards.recipe]["pretrained"]
+    is_own = path not in (None, "imagenet") and Path(path).parts[0] != "results"
+    return file_digest(path) if is_own else None
 
 
 @functools.cache
@@ -198,7 +222,7 @@ for name in (TRAIN_SOURCE, TEST_SOURCE):
 
 def labels_digest(source):
     labels = config["sources"][source]["labels"]
-    return sha256_of_file(labels) if labels and Path(labels).is_file() else None
+    return file_digest(labels) if labels else None
 
 
 def files_per_image(settings):
@@ -212,6 +236,13 @@ def trained_jobs():
         (recipe, fold) for recipe in config["generations"] for fold in generation_folds(recipe)
     ]
     keys = {"code": code_digest("train_fold")}
+    # Data that are not made yet tell nothing of the states.
+    for key, path in (
+        ("arrays", Path(f"{arrays_folder(TRAIN_SOURCE)}/index.sha256")),
+        ("folds", Path(f"{RESULTS}/folds/folds.sha256")),
+    ):
+        if path.is_file():
+            keys[key] = path.read_text().strip()
     return canonical_json(
         [
             {"name": recipe, "fold": fold, "recipe": RECIPES[recipe], **keys}

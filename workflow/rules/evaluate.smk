@@ -29,7 +29,7 @@ rule evaluate:
         fold_numbers=FOLDS,
         strategies=canonical_json(STRATEGIES),
     shell:
-        "python {SCRIPTS}/evaluate.py --arrays {input.arrays} --fold-predictions {input.folds}"
+        "python $HPALOC/evaluate.py --arrays {input.arrays} --fold-predictions {input.folds}"
         " --folds {params.fold_numbers} --mean {input.mean} --thresholds {input.thresholds}"
         " --strategies {params.strategies:q} --metrics {output.metrics}"
         " --per-class {output.per_class} --baselines {output.baselines} --curves {output.curves}"

@@ -50,7 +50,7 @@ rule plot_dataset_samples:
         style=STYLE,
         mark=MARK,
     shell:
-        "python {SCRIPTS}/plot_dataset_samples.py --arrays {input.arrays}"
+        "python $HPALOC/plot_dataset_samples.py --arrays {input.arrays}"
         " --style {params.style:q} {params.mark} --table {output.table} --png {output.png} --pdf {output.pdf} > {log} 2>&1"
 
 
@@ -70,7 +70,7 @@ rule plot_split_distribution:
         mark=MARK,
         fold_number=FOLDS[0],
     shell:
-        "python {SCRIPTS}/plot_split_distribution.py --counts {input.counts} --fold {params.fold_number}"
+        "python $HPALOC/plot_split_distribution.py --counts {input.counts} --fold {params.fold_number}"
         " --style {params.style:q} {params.mark} --png {output.png} --pdf {output.pdf} > {log} 2>&1"
 
 
@@ -97,7 +97,7 @@ rule plot_augmentation:
             {key: RECIPES[FINAL][key] for key in ("augmentation", "image_size", "seed")}
         ),
     shell:
-        "python {SCRIPTS}/plot_augmentation.py --arrays {input.arrays} --recipe {params.recipe:q}"
+        "python $HPALOC/plot_augmentation.py --arrays {input.arrays} --recipe {params.recipe:q}"
         " --style {params.style:q} {params.mark} --table {output.table} --png {output.png} --pdf {output.pdf} > {log} 2>&1"
 
 
@@ -127,7 +127,7 @@ rule plot_architecture:
             }
         ),
     shell:
-        "python {SCRIPTS}/plot_architecture.py --recipe {params.recipe:q}"
+        "python $HPALOC/plot_architecture.py --recipe {params.recipe:q}"
         " --style {params.style:q} --table {output.table} --png {output.png} --pdf {output.pdf} > {log} 2>&1"
 
 
@@ -150,7 +150,7 @@ rule plot_training_losses:
         fold_numbers=FOLDS,
         recipe=FINAL,
     shell:
-        "python {SCRIPTS}/plot_training_losses.py --steps {input.steps} --folds {params.fold_numbers} --recipe {params.recipe}"
+        "python $HPALOC/plot_training_losses.py --steps {input.steps} --folds {params.fold_numbers} --recipe {params.recipe}"
         " --style {params.style:q} {params.mark} --table {output.table} --png {output.png} --pdf {output.pdf} > {log} 2>&1"
 
 
@@ -173,7 +173,7 @@ rule plot_validation_f1_focal:
         fold_numbers=FOLDS,
         recipe=FINAL,
     shell:
-        "python {SCRIPTS}/plot_validation_f1_focal.py --epochs {input.epochs} --folds {params.fold_numbers} --recipe {params.recipe}"
+        "python $HPALOC/plot_validation_f1_focal.py --epochs {input.epochs} --folds {params.fold_numbers} --recipe {params.recipe}"
         " --style {params.style:q} {params.mark} --table {output.table} --png {output.png} --pdf {output.pdf} > {log} 2>&1"
 
 
@@ -197,7 +197,7 @@ rule plot_validation_f1_per_class:
         fold_numbers=FOLDS,
         recipe=FINAL,
     shell:
-        "python {SCRIPTS}/plot_validation_f1_per_class.py --epochs {input.epochs} --folds {params.fold_numbers} --counts {input.counts} --recipe {params.recipe}"
+        "python $HPALOC/plot_validation_f1_per_class.py --epochs {input.epochs} --folds {params.fold_numbers} --counts {input.counts} --recipe {params.recipe}"
         " --style {params.style:q} {params.mark} --table {output.table} --png {output.png} --pdf {output.pdf} > {log} 2>&1"
 
 
@@ -220,7 +220,7 @@ rule plot_generations:
         recipes=[recipe for _, recipe, _ in GENERATIONS],
         fold_numbers=[fold for _, _, fold in GENERATIONS],
     shell:
-        "python {SCRIPTS}/plot_generations.py --epochs {input.epochs} --recipes {params.recipes} --folds {params.fold_numbers}"
+        "python $HPALOC/plot_generations.py --epochs {input.epochs} --recipes {params.recipes} --folds {params.fold_numbers}"
         " --style {params.style:q} {params.mark} --table {output.table} --png {output.png} --pdf {output.pdf} > {log} 2>&1"
 
 
@@ -244,7 +244,7 @@ rule plot_pr_curve:
         recipe=FINAL,
         source=TEST_SOURCE,
     shell:
-        "python {SCRIPTS}/plot_pr_curve.py --curves {input.curves} --metrics {input.metrics} --thresholds {input.thresholds} --strategy {params.strategy} --recipe {params.recipe} --source {params.source}"
+        "python $HPALOC/plot_pr_curve.py --curves {input.curves} --metrics {input.metrics} --thresholds {input.thresholds} --strategy {params.strategy} --recipe {params.recipe} --source {params.source}"
         " --style {params.style:q} {params.mark} --png {output.png} --pdf {output.pdf} > {log} 2>&1"
 
 
@@ -266,5 +266,5 @@ rule plot_human_vs_machine:
         recipe=FINAL,
         source=TEST_SOURCE,
     shell:
-        "python {SCRIPTS}/plot_human_vs_machine.py --per-class {input.per_class} --scores {input.scores} --recipe {params.recipe} --source {params.source}"
+        "python $HPALOC/plot_human_vs_machine.py --per-class {input.per_class} --scores {input.scores} --recipe {params.recipe} --source {params.source}"
         " --style {params.style:q} {params.mark} --png {output.png} --pdf {output.pdf} > {log} 2>&1"

@@ -28,6 +28,6 @@ rule make_folds:
         seed=config["folds"]["seed"],
         group_by=canonical_json(config["folds"]["group_by"]),
     shell:
-        "python {SCRIPTS}/make_folds.py --arrays {input.arrays} --n {params.n} --seed {params.seed}"
+        "python $HPALOC/make_folds.py --arrays {input.arrays} --n {params.n} --seed {params.seed}"
         " --group-by {params.group_by:q} --folds {output.folds} --digest {output.digest}"
         " --counts {output.counts} > {log} 2>&1"

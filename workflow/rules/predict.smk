@@ -51,7 +51,7 @@ rule predict_part:
         part=lambda wildcards: int(wildcards.part),
         parts=lambda wildcards: part_count(wildcards.source),
     shell:
-        "python {SCRIPTS}/predict_part.py --arrays {input.arrays} --part {params.part}"
+        "python $HPALOC/predict_part.py --arrays {input.arrays} --part {params.part}"
         " --parts {params.parts} --folds {params.folds} --weights {input.weights}"
         " --models {input.models} --recipe {params.recipe:q} --gpus {resources.gpu}"
         " --workers {threads} --predictions {output.predictions} --digest {output.digest}"
@@ -84,7 +84,7 @@ rule collect_predictions:
         code=code_digest("collect_predictions"),
         fold_numbers=FOLDS,
     shell:
-        "python {SCRIPTS}/collect_predictions.py --arrays {input.arrays} --parts {input.parts}"
+        "python $HPALOC/collect_predictions.py --arrays {input.arrays} --parts {input.parts}"
         " --folds {params.fold_numbers} --fold-out {output.folds} --mean {output.mean}"
         " --digest {output.digest} > {log} 2>&1"
 
@@ -110,6 +110,6 @@ rule call_labels:
         code=code_digest("call_labels"),
         strategy=config["thresholds"]["strategy"],
     shell:
-        "python {SCRIPTS}/call_labels.py --predictions {input.mean} --thresholds {input.thresholds}"
+        "python $HPALOC/call_labels.py --predictions {input.mean} --thresholds {input.thresholds}"
         " --strategy {params.strategy} --labels {output.labels} --submission {output.submission}"
         " > {log} 2>&1"

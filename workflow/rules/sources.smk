@@ -25,7 +25,7 @@ rule simulate_source:
         settings=source_settings,
         raw=lambda wildcards: f"{SOURCES}/{wildcards.source}/raw",
     shell:
-        "python {SCRIPTS}/simulate_source.py --name {wildcards.source} --settings {params.settings:q}"
+        "python $HPALOC/simulate_source.py --name {wildcards.source} --settings {params.settings:q}"
         " --raw {params.raw} --index {output.index} --digest {output.digest}"
         " --settings-out {output.settings} --workers {threads} > {log} 2>&1"
 
@@ -54,6 +54,6 @@ rule index_local:
         listing=lambda wildcards: folder_listing(wildcards.source)[1],
         labels=lambda wildcards: labels_digest(wildcards.source),
     shell:
-        "python {SCRIPTS}/index_local.py --name {wildcards.source} --settings {params.settings:q}"
+        "python $HPALOC/index_local.py --name {wildcards.source} --settings {params.settings:q}"
         " --index {output.index} --digest {output.digest} --settings-out {output.settings}"
         " --workers {threads} > {log} 2>&1"

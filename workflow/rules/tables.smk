@@ -32,7 +32,7 @@ rule tabulate_best_thresholds:
     params:
         code=code_digest("tabulate_best_thresholds"),
     shell:
-        "python {SCRIPTS}/tabulate_best_thresholds.py --thresholds {input.thresholds}"
+        "python $HPALOC/tabulate_best_thresholds.py --thresholds {input.thresholds}"
         " --published {input.published} --table {output.table} > {log} 2>&1"
 
 
@@ -59,7 +59,7 @@ rule tabulate_human_vs_machine:
         strategy=config["thresholds"]["strategy"],
         answers=canonical_json(config["evaluation"]["human_answers"]),
     shell:
-        "python {SCRIPTS}/tabulate_human_vs_machine.py --arrays {input.arrays}"
+        "python $HPALOC/tabulate_human_vs_machine.py --arrays {input.arrays}"
         " --fold {params.fold_number} --fold-predictions {input.fold} --mean {input.mean}"
         " --thresholds {input.thresholds} --strategy {params.strategy} --answers {params.answers:q}"
         " --published {input.published} --table {output.table} --per-class {output.per_class}"
@@ -94,7 +94,7 @@ rule measure_speed:
         code=code_digest("measure_speed"),
         recipe=canonical_json(RECIPES[FINAL]),
     shell:
-        "python {SCRIPTS}/measure_speed.py --arrays {input.arrays} --weights {input.weights}"
+        "python $HPALOC/measure_speed.py --arrays {input.arrays} --weights {input.weights}"
         " --model {input.model} --recipe {params.recipe:q} --published {input.published}"
         " --gpus {resources.gpu} --threads {threads} --table {output.table} > {log} 2>&1"
 
@@ -128,7 +128,7 @@ rule tabulate_summary:
         fold_numbers=FOLDS,
         strategy=config["thresholds"]["strategy"],
     shell:
-        "python {SCRIPTS}/tabulate_summary.py --folds {params.fold_numbers} --steps {input.steps}"
+        "python $HPALOC/tabulate_summary.py --folds {params.fold_numbers} --steps {input.steps}"
         " --epochs {input.epochs} --fold-table {input.folds} --fold-counts {input.counts}"
         " --train-arrays {input.train_arrays} --test-arrays {input.test_arrays}"
         " --thresholds {input.thresholds} --strategy {params.strategy} --metrics {input.metrics}"

@@ -22,6 +22,6 @@ rule find_thresholds:
         folds=FOLDS,
         smoothing=config["thresholds"]["smoothing"],
     shell:
-        "python {SCRIPTS}/find_thresholds.py --arrays {input.arrays} --validation {input.validation}"
+        "python $HPALOC/find_thresholds.py --arrays {input.arrays} --validation {input.validation}"
         " --epochs {input.epochs} --folds {params.folds} --smoothing {params.smoothing}"
         " --thresholds {output.thresholds} > {log} 2>&1"

@@ -25,7 +25,7 @@ rule fetch_weights:
     params:
         code=code_digest("fetch_weights"),
     shell:
-        "python {SCRIPTS}/fetch_weights.py --network {wildcards.network} --weights {output.weights}"
+        "python $HPALOC/fetch_weights.py --network {wildcards.network} --weights {output.weights}"
         " --digest {output.digest} > {log} 2>&1"
 
 
@@ -62,12 +62,13 @@ rule train_fold:
         code=code_digest("train_fold"),
         recipe=recipe_json,
         pretrained=lambda wildcards, input: (
-            f"--pretrained {input.weights}" if input.get("weights") else ""
+            f"--pretrained {shlex.quote(input.weights)}" if input.get("weights") else ""
         ),
+        pretrained_digest=pretrained_digest,
         run=RUN,
         state=STATES,
     shell:
-        "python {SCRIPTS}/train_fold.py --arrays {input.arrays} --arrays-digest {input.arrays_digest}"
+        "python $HPALOC/train_fold.py --arrays {input.arrays} --arrays-digest {input.arrays_digest}"
         " --folds {input.folds} --folds-digest {input.folds_digest} --fold {wildcards.fold}"
         " --recipe {params.recipe:q} --name {wildcards.recipe} --run {params.run}"
         " --code {params.code} --state {params.state} {params.pretrained}"
@@ -79,24 +80,30 @@ rule train_fold:
 
 # Both look and say; neither makes a file.
 rule stale_states:
+    log:
+        f"{RESULTS}/logs/stale_states.log",
     localrule: True
     conda:
         "../../envs/tables.yaml"
     params:
         current=trained_jobs(),
         run=RUN,
+        state=STATES,
     shell:
-        "python {SCRIPTS}/list_states.py --state {STATES} --run {params.run}"
-        " --current {params.current:q}"
+        "python $HPALOC/list_states.py --state {params.state} --run {params.run}"
+        " --current {params.current:q} 2>&1 | tee {log}"
 
 
 rule remove_stale_states:
+    log:
+        f"{RESULTS}/logs/remove_stale_states.log",
     localrule: True
     conda:
         "../../envs/tables.yaml"
     params:
         current=trained_jobs(),
         run=RUN,
+        state=STATES,
     shell:
-        "python {SCRIPTS}/list_states.py --state {STATES} --run {params.run}"
-        " --current {params.current:q} --remove"
+        "python $HPALOC/list_states.py --state {params.state} --run {params.run}"
+        " --current {params.current:q} --remove 2>&1 | tee {log}"
