@@ -109,6 +109,19 @@ def test_a_training_parameter_retrains_what_it_touches(finished):
     assert finished.planned()["train_fold"] == 3
 
 
+def test_another_file_of_pretrained_weights_retrains(finished):
+    own = finished.path / "my weights.pth"
+    own.write_bytes(b"some")
+    finished.configure({"recipes": {"tiny_bce": {"pretrained": own.name}}})
+    asked = finished.run("-n", "-p", "train")
+    assert "--pretrained 'my weights.pth'" in asked.stdout + asked.stderr
+    finished.configure({"recipes": {"tiny_bce": {"pretrained": None}}})
+    assert finished.planned() == {}
+    results = "results/tiny/models/tiny/fold1/weights.safetensors"
+    finished.configure({"recipes": {"tiny_bce": {"pretrained": results}}})
+    assert finished.planned("train")["train_fold"] == 1
+
+
 def test_an_edit_of_training_code_retrains(finished):
     code = finished.path / "workflow" / "scripts" / "hpaloc" / "losses.py"
     code.write_text(code.read_text() + "\nEDITED = True\n")

@@ -134,6 +134,11 @@ def test_a_pth_file_of_tensors_serves_and_one_of_objects_is_not_opened(rgb_file,
         ("layer2.0.conv1.weight", torch.rand(1, 2, 3, 3), r"layer2\.0\.conv1\.weight has shape"),
         ("layer2.0.conv1.weight", None, r"layer2\.0\.conv1\.weight is missing"),
         ("layer9.0.conv1.weight", torch.rand(1), r"layer9\.0\.conv1\.weight is not part"),
+        (
+            "bn1.weight",
+            torch.full((64,), torch.nan),
+            r"bn1\.weight holds values that are no finite",
+        ),
     ],
 )
 def test_weights_of_another_network_are_refused(rgb_file, tmp_path, name, tensor, message) -> None:
@@ -148,10 +153,18 @@ def test_weights_of_another_network_are_refused(rgb_file, tmp_path, name, tensor
         load_pretrained(build_network(recipe()), path)
 
 
-@pytest.mark.parametrize("name", ["absent.safetensors", "broken.safetensors", "broken.pth"])
-def test_a_missing_or_broken_file_is_named(tmp_path, name: str) -> None:
-    if name.startswith("broken"):
-        (tmp_path / name).write_bytes(b"<!DOCTYPE html>")
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("absent.safetensors", None),
+        ("broken.safetensors", b"<!DOCTYPE html>"),
+        ("broken.pth", b"<!DOCTYPE html>"),
+        ("cut.pth", b"\x80\x02\x8a"),
+    ],
+)
+def test_a_missing_or_broken_file_is_named(tmp_path, name: str, data: bytes | None) -> None:
+    if data is not None:
+        (tmp_path / name).write_bytes(data)
     with pytest.raises(InputError, match=name):
         load_pretrained(build_network(recipe()), tmp_path / name)
 

@@ -1,4 +1,6 @@
+import json
 import logging
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,10 +11,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import safetensors.numpy
+import torch
 from training_case import FILES, make_case, recipe, train_arguments
 
+import list_states
 import train_fold
 from hpaloc.checkpoint import CHECKPOINT, load_checkpoint
+from hpaloc.compute import choose_compute
 from hpaloc.fold_data import fold_data
 from hpaloc.history import EPOCH_COLUMNS
 from hpaloc.log import InputError
@@ -70,6 +75,61 @@ def test_deleted_outputs_are_restored_from_a_finished_state(case, trained, caplo
         train_fold.main(train_arguments(case, recipe(epochs=EPOCHS), trained, trained / "state"))
     assert "restored" in caplog.text and "training seresnext_small" not in caplog.text
     assert contents(trained) == before
+
+
+def test_a_state_that_lost_a_file_is_named(case, trained) -> None:
+    state = case / "damaged_state"
+    shutil.copytree(trained / "state", state)
+    next(state.glob("train_fold/*/validation_*.npy")).unlink()
+    with pytest.raises(InputError, match=r"validation_0\d+\.npy: this file .* is missing"):
+        train_fold.main(train_arguments(case, recipe(epochs=EPOCHS), case / "damaged", state))
+
+
+def test_only_states_that_nothing_refers_to_are_removed(case, trained, caplog) -> None:
+    states = case / "states"
+    shutil.copytree(trained / "state", states)
+    (folder,) = states.glob("train_fold/*")
+    digest = (case / "arrays" / "index.sha256").read_text().strip()
+    job = {"name": "tiny", "fold": 1, "recipe": recipe(epochs=EPOCHS), "code": "abc"}
+
+    def remove(job: dict, run: str = "test") -> None:
+        arguments = ["--state", str(states), "--run", run, "--current", json.dumps([job])]
+        list_states.main([*arguments, "--remove"])
+
+    remove(job | {"arrays": digest})
+    remove(job | {"fold": 2}, run="another")
+    assert folder.exists()
+    with caplog.at_level(logging.INFO):
+        remove(job | {"arrays": "made again"})
+    assert "another arrays" in caplog.text
+    assert not folder.exists()
+
+
+def test_a_gpu_that_only_emulates_bfloat16_runs_in_float16(monkeypatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "Tesla P100")
+    for native, dtype in ((False, torch.float16), (True, torch.bfloat16)):
+        monkeypatch.setattr(
+            torch.cuda,
+            "is_bf16_supported",
+            lambda including_emulation=True, native=native: including_emulation or native,
+        )
+        assert choose_compute("auto", 1).dtype is dtype
+
+
+def test_a_full_gpu_is_told_in_words(case, monkeypatch) -> None:
+    def full(*_) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(train_fold, "train", full)
+    with pytest.raises(InputError, match="smaller batch_size"):
+        train_fold.main(train_arguments(case, recipe(), case / "full", case / "full" / "state"))
+
+
+def test_a_switch_of_the_loss_beyond_the_last_epoch_is_warned_of(case, caplog) -> None:
+    out = case / "unswitched"
+    train_fold.main(train_arguments(case, recipe(epochs=1), out, out / "state"))
+    assert "do not reach the last loss (soft_f1_scaled)" in caplog.text
 
 
 def test_steps_hold_every_step_with_the_nine_and_the_gradient(trained) -> None:

@@ -171,7 +171,7 @@ def pretrained_files(wildcards):
         stem = f"results/weights/{recipe['network']}"
         return {"weights": ancient(f"{stem}.safetensors"), "weights_digest": f"{stem}.sha256"}
     weights = Path(recipe["pretrained"])
-    if weights.parts[0] == "results":  # made by the workflow, which writes the digest too
+    if weights.parts[:1] == ("results",):  # made by the workflow, which writes the digest too
         return {
             "weights": ancient(str(weights)),
             "weights_digest": str(weights.with_suffix(".sha256")),
@@ -188,7 +188,7 @@ def file_digest(path):
 def pretrained_digest(wildcards):
     """What triggers when a user's own file of weights is replaced."""
     path = RECIPES[wildcards.recipe]["pretrained"]
-    is_own = path not in (None, "imagenet") and Path(path).parts[0] != "results"
+    is_own = path not in (None, "imagenet") and Path(path).parts[:1] != ("results",)
     return file_digest(path) if is_own else None
 
 

@@ -5,7 +5,7 @@ import json
 import logging
 from pathlib import Path
 
-from hpaloc.log import run_program
+from hpaloc.log import InputError, run_program
 from hpaloc.state import remove_state, size_of, stale_states
 
 log = logging.getLogger("hpaloc")
@@ -19,18 +19,23 @@ def main(argv: list[str] | None = None) -> None:
         "--current",
         required=True,
         type=json.loads,
-        help='what the configuration trains: [{"name", "fold", "recipe", "code"}, …] as JSON',
+        help='what the configuration trains: [{"name", "fold", "recipe", "code", …}, …] as JSON',
     )
     parser.add_argument("--remove", action="store_true", help="remove them")
     args = parser.parse_args(argv)
 
     stale = stale_states(args.state, "train_fold", args.run, args.current)
+    removed = 0
     for folder, why in stale:
         log.info("%s: %.1f MB, %s", folder, size_of(folder) / 1e6, why)
         if args.remove:
-            remove_state(folder)
-    done = "removed" if args.remove else "stale; remove_stale_states removes them"
-    log.info("%d states of run %r %s", len(stale), args.run, done)
+            try:
+                remove_state(folder)
+                removed += 1
+            except InputError as error:
+                log.warning("not removed: %s", error)
+    done = f"{removed} removed" if args.remove else "remove_stale_states removes them"
+    log.info("%d stale states of run %r; %s", len(stale), args.run, done)
 
 
 if __name__ == "__main__":

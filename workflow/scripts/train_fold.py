@@ -6,6 +6,8 @@ import logging
 import time
 from pathlib import Path
 
+import torch
+
 from hpaloc.checkpoint import load_checkpoint
 from hpaloc.compute import choose_compute
 from hpaloc.export import Outputs, export
@@ -64,7 +66,14 @@ def main(argv: list[str] | None = None) -> None:
             compute = choose_compute(
                 args.recipe["precision"], args.recipe["torch_threads"], args.gpus
             )
-            state = train(args.recipe, args.fold, data, folder, compute, args.pretrained)
+            try:
+                state = train(args.recipe, args.fold, data, folder, compute, args.pretrained)
+            except torch.OutOfMemoryError as error:
+                raise InputError(
+                    f"the GPU's memory does not hold a step of {args.recipe['batch_size']} images of"
+                    f" {args.recipe['image_size']} px: use a smaller batch_size, image_size or"
+                    f" network, or end what else runs on it ({error})."
+                ) from None
         outputs = Outputs(
             args.weights, args.weights_digest, args.model, args.steps, args.epochs, args.validation
         )

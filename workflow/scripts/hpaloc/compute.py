@@ -44,7 +44,9 @@ def choose_compute(precision: str, torch_threads: int, gpus: int = 1) -> Compute
     if precision == "auto":
         precision = "float32"
         if gpu:
-            precision = "bfloat16" if torch.cuda.is_bf16_supported() else "float16"
+            # Emulation is slow: a P100 or V100 would answer that it has bfloat16.
+            native = torch.cuda.is_bf16_supported(including_emulation=False)
+            precision = "bfloat16" if native else "float16"
     if precision == "float16" and not gpu:
         raise InputError("precision float16 needs a GPU: use auto, float32 or bfloat16.")
     if not gpu:

@@ -7,10 +7,17 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from hpaloc.checkpoint import Checkpoint, kept_epochs, load_validation, weights_file
+from hpaloc.checkpoint import (
+    Checkpoint,
+    kept_epochs,
+    load_validation,
+    validation_file,
+    weights_file,
+)
 from hpaloc.classes import CHANNELS, PROBABILITY_COLUMNS
 from hpaloc.files import write_digest, write_json, write_parquet, written_whole
 from hpaloc.history import epochs_table, steps_table
+from hpaloc.log import InputError
 from hpaloc.network import build_network, count_parameters
 
 
@@ -31,7 +38,17 @@ def export(
     validation_ids: np.ndarray,
     outputs: Outputs,
 ) -> None:
-    """Writes the outputs of a finished fold; equal states give equal files."""
+    """Writes the outputs of a finished fold; equal states give equal files.
+
+    Raises InputError where a file of the state was deleted.
+    """
+    weights = weights_file(folder, state.best_epoch)
+    kept = kept_epochs(state.best_epoch, recipe["save_epochs"])
+    for path in (weights, *(validation_file(folder, epoch) for epoch in kept)):
+        if not path.is_file():
+            raise InputError(
+                f"{path}: this file of a finished state is missing. Delete the folder to train anew."
+            )
     write_parquet(validation_table(state, folder, recipe, validation_ids), outputs.validation)
     write_parquet(steps_table(state.steps), outputs.steps)
     write_parquet(epochs_table(state.epochs, state.best_epoch), outputs.epochs)
@@ -48,7 +65,7 @@ def export(
     }
     write_json(description, outputs.model)
     with written_whole(outputs.weights) as aside:
-        shutil.copyfile(weights_file(folder, state.best_epoch), aside)
+        shutil.copyfile(weights, aside)
     write_digest(outputs.weights, outputs.weights_digest)
 
 

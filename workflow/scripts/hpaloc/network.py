@@ -13,7 +13,6 @@ from typing import Any
 import safetensors.torch
 import timm
 import torch
-from safetensors import SafetensorError
 from timm.models.resnet import Bottleneck, ResNet
 from torch import nn
 
@@ -203,7 +202,7 @@ def _read_tensors(path: str | Path) -> dict[str, torch.Tensor]:
             f"{path}: not opened, for it is no archive of tensors alone ({error});"
             " save the state dict, best as .safetensors."
         ) from None
-    except (SafetensorError, RuntimeError, OSError, EOFError) as error:
+    except Exception as error:  # noqa: BLE001 - an unpickler fails at arbitrary bytes in many ways
         raise InputError(f"{path}: not a readable file of weights ({error}).") from None
     if isinstance(tensors, dict) and isinstance(tensors.get("state_dict"), dict):
         tensors = tensors["state_dict"]
@@ -223,6 +222,8 @@ def _check_tensors(
                 f"{path}: tensor {name} has shape {tuple(tensors[name].shape)} where the network"
                 f" has {tuple(tensor.shape)}; it is of another network."
             )
+        if not tensors[name].isfinite().all():
+            raise InputError(f"{path}: tensor {name} holds values that are no finite numbers.")
     if unknown := sorted(set(tensors) - set(wanted)):
         raise InputError(
             f"{path}: tensor {unknown[0]} is not part of the network"

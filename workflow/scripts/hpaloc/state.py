@@ -56,8 +56,8 @@ def stale_states(
     """The states of ``run`` that match nothing of ``current``, each with what makes it stale.
 
     ``current`` holds, of each job that the configuration asks for, some keys of its state's
-    meta file; ``name`` and ``fold`` are among them. States that are being written are held by
-    their process and left out by ``remove_state``.
+    meta file; ``name`` and ``fold`` are among them. A state that a process works in is listed
+    too; ``remove_state`` refuses it.
     """
     stale = []
     for path in sorted(Path(root, program).glob(f"*/{META}")):
@@ -82,6 +82,6 @@ def size_of(folder: Path) -> int:
 
 
 def remove_state(folder: Path) -> None:
-    """Removes a state that no process works in."""
+    """Removes a state; InputError where a process works in it."""
     with held(folder):
         shutil.rmtree(folder)

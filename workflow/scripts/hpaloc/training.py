@@ -67,7 +67,8 @@ def train(
     if state.epoch:
         network.load_state_dict(state.network)
         optimizer.load_state_dict(state.optimizer)
-        scaler.load_state_dict(state.scaler)
+        if state.scaler:  # none from a device that needs no scaling
+            scaler.load_state_dict(state.scaler)
         log.info("going on after epoch %d (step %d), from %s", state.epoch, state.step, folder)
     else:
         state.plateau = schedule.new_plateau(recipe["optimizer"]["learning_rate"])
@@ -77,6 +78,7 @@ def train(
             len(data.rows), len(data.validation_rows),
         )  # fmt: skip
 
+    _warn_of_unreached_switch(recipe, len(data.rows))
     while not state.finished:
         epoch, started = state.epoch + 1, time.monotonic()
         # Dropout, the one draw made by torch, begins anew in every epoch: so a resumed run draws
@@ -144,7 +146,7 @@ def train_epoch(
     weights = losses.class_weights(data.labels, recipe["loss"]["class_weight"])
     weights = torch.from_numpy(weights).to(compute.device)
     counts = torch.zeros(3, N_CLASSES, device=compute.device)  # hits, calls, positives
-    steps_per_epoch = -(-len(data.rows) // recipe["batch_size"])
+    steps_per_epoch = _steps_per_epoch(recipe, len(data.rows))
     rows, plateau = [], state.plateau
     images_done, started = 0, time.monotonic()
     last_log = started
@@ -165,7 +167,7 @@ def train_epoch(
         scaler.unscale_(optimizer)
         gradients = [p.grad for p in network.parameters() if p.grad is not None]
         scores["gradient_norm"] = torch.nn.utils.get_total_norm(gradients)
-        called = (logits.detach() > 0).float()
+        called = (logits.detach() >= 0).float()
         counts += torch.stack([(called * targets).sum(0), called.sum(0), targets.sum(0)])
         scores |= dict(
             zip(
@@ -227,6 +229,22 @@ def _is_last(state: Checkpoint, recipe: dict[str, Any]) -> bool:
     return state.epoch >= recipe["epochs"] or schedule.should_stop(
         phases, scores, recipe["loss"], recipe["stop_after"]
     )
+
+
+def _steps_per_epoch(recipe: dict[str, Any], images: int) -> int:
+    return -(-images // recipe["batch_size"])
+
+
+def _warn_of_unreached_switch(recipe: dict[str, Any], images: int) -> None:
+    steps = recipe["epochs"] * _steps_per_epoch(recipe, images)
+    last = schedule.last_phase(recipe["loss"])
+    if schedule.phase_of(recipe["loss"], recipe["epochs"], steps) != last:
+        log.warning(
+            "%d epochs are %d steps and do not reach the last loss (%s): the weighted BCE is not"
+            " scaled up or the soft-F1 not begun, and stop_after has no effect; see loss.bce_epochs"
+            " and loss.scale_up_at",
+            recipe["epochs"], steps, last,
+        )  # fmt: skip
 
 
 def _seed(recipe: dict[str, Any], fold: int, epoch: int) -> int:

@@ -21,8 +21,8 @@ class PiecewiseAffine(A.DualTransform):
     Each point moves along each axis by a normal deviate with a standard deviation of ``scale``
     times the side; ``scale`` is drawn anew for each image from ``[scale[0], scale[1]]``. What
     comes from outside the image is black. A.PiecewiseAffine estimates a transform for every
-    triangle and takes seconds at 512 px; here two 4×4 grids of displacements are spread over
-    the image by two small matrix products, and cv2.remap does the rest.
+    triangle and takes seconds at 512 px; here two 4×4 grids of displacements are spread
+    linearly over the image, and cv2.remap does the rest.
     """
 
     _targets = (Targets.IMAGE, Targets.MASK)
