@@ -61,6 +61,7 @@ def set_key(config: dict, key: str, value: object) -> None:
         ("recipes/paper/schedule/name", "step", 'Allowed: "plateau", "cosine", "constant"'),
         ("recipes/paper/loss/soft_f1", "images", 'Allowed: "samples", "classes", null'),
         ("recipes/paper/network", "resnet50", "recipes.paper.network"),
+        ("recipes/paper/network", "seresnext_small", "paper.pretrained: seresnext_small has no"),
         ("recipes/paper/augmentation/groups", [{"name": "x"}], "augmentation.groups[0]"),
         ("recipes/paper/pool", 8, "image_size: 224 is too small for pool 8"),
         ("thresholds/strategy", 1.5, "thresholds.strategy"),

@@ -183,6 +183,11 @@ def _contradictions(config: dict) -> Iterator[str]:
                 f" {recipe['pool']}: the network halves the image five times; at least"
                 f" {32 * recipe['pool']} is needed."
             )
+        if (recipe["network"], recipe["pretrained"]) == ("seresnext_small", "imagenet"):
+            yield (
+                f"recipes.{name}.pretrained: seresnext_small has no ImageNet weights. Allowed: null"
+                " or the path of a file of its weights."
+            )
         try:
             check_scheme(recipe["augmentation"], f"recipes.{name}.augmentation")
         except InputError as fault:
