@@ -30,10 +30,11 @@ from hpaloc.comparison import (
     comparison_table,
 )
 from hpaloc.evaluation import constant_answers, curves_table, metrics_table
-from hpaloc.figures import people, samples, style, training_losses
+from hpaloc.figures import anatomy, architecture, people, samples, style, training_losses
 from hpaloc.folds import fold_counts
 from hpaloc.index import write_index
 from hpaloc.log import InputError
+from hpaloc.network import build_network
 
 # Labels of the Kaggle training set, class 0 to 27.
 LABELS = (
@@ -436,6 +437,27 @@ def test_architecture_table_is_the_network(inputs, table_of):
     linear = table.set_index("part").loc["Linear"]
     assert linear["parameters"] == 1024 * 4 * 28 + 28
     assert table["parameters"].sum() > 500_000
+
+
+def test_words_of_the_architecture_fit_their_boxes():
+    look = style.apply()
+    for kind in ("fixed", "per_image"):
+        network = build_network(RECIPE | {"normalise": kind})
+        table = anatomy.inspect(network, RECIPE["image_size"])
+        fig = architecture.draw(table, look, "small")
+        fig.set_dpi(style.DPI)
+        fig.draw_without_rendering()
+        ax = fig.axes[0]
+        box = (look["double_width_mm"] - 2 - architecture.GAP * (len(table) - 1)) / len(table)
+        words = [
+            text for text in ax.texts
+            if text.get_text()  # arrows have none
+            and architecture.TOP - architecture.BOX < text.get_position()[1] < architecture.TOP
+        ]  # fmt: skip
+        assert len(words) == 2 * len(table)
+        for text in words:
+            extent = text.get_window_extent().transformed(ax.transData.inverted())
+            assert extent.width < box and extent.height < architecture.BOX, text.get_text()
 
 
 def test_generations_are_numbered_in_the_order_given(inputs, table_of):

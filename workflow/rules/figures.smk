@@ -1,6 +1,7 @@
 # Needs: the tables, the records of training, and samples of the arrays.
-# Makes: <results>/figures/ - every figure of the paper as PNG and PDF. What is drawn lies beside it
-# as a tidy table in <results>/tables/, and nothing else is drawn.
+# Makes: <results>/figures/ - every figure of the paper as PNG and PDF. What is drawn lies
+# beside it as a tidy table in <results>/tables/ (of two figures in folds/ and evaluation/), and
+# nothing else is drawn.
 
 STYLE = canonical_json(config["figures"])
 MARK = "--simulated" if SIMULATED else ""

@@ -119,7 +119,7 @@ def _row(
 
 
 def _scaling(normalise: Normalise) -> str:
-    return "÷ 255; − mean" if normalise.kind == "fixed" else "each image; mean 0, sd 1"
+    return "÷ 255; − mean" if normalise.kind == "fixed" else "each image; mean 0; sd 1"
 
 
 def _stem_detail(modules: list[nn.Module]) -> str:

@@ -58,8 +58,8 @@ def draw(table: pd.DataFrame, style: dict[str, Any]) -> Figure:
             marker=look.dot_if_alone(per_fold),
         )
         for score, offset, face in (
-            ("train_macro_f1", -0.12, colour),
-            ("validation_macro_f1", 0.12, "white"),
+            ("train_macro_f1", -0.2, colour),
+            ("validation_macro_f1", 0.2, "white"),
         ):
             best = rows[(rows["score"] == score) & rows["exported"]]["value"]
             right.plot(
