@@ -101,6 +101,12 @@ def test_a_missing_file_is_refused(tmp_path):
         read_sheet(tmp_path / "none.csv", ANSWERS)
 
 
+def test_an_output_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "metrics.csv").mkdir()
+    with pytest.raises(InputError, match=r"metrics\.csv: cannot be written"):
+        score(tmp_path, "Id,Target\na,1\n", "Id,Predicted\na,1\n")
+
+
 def test_unknown_and_missing_ids_are_named(tmp_path):
     truth_path = sheet(tmp_path, "truth.csv", "Id,Target\na,0\nb,1\nd,2\n")
     answers_path = sheet(tmp_path, "answers.csv", "Id,Predicted\na,0\nx,1\n")

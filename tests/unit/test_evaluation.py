@@ -18,7 +18,7 @@ from hpaloc.evaluation import curves_table
 from hpaloc.index import write_index
 from hpaloc.log import InputError
 from hpaloc.metrics import macro_f1
-from hpaloc.thresholds import best_global_threshold, best_threshold
+from hpaloc.thresholds import best_global_threshold, best_threshold, smoothed_threshold
 
 PUBLISHED = Path(__file__).parents[2] / "resources" / "paper"
 FREQUENCY = np.linspace(0.4, 0.02, 28)
@@ -81,7 +81,8 @@ def run(tmp_path_factory):
         steps = pd.DataFrame({"step": range(1, 13), "epoch": np.repeat([1, 2, 3], 4)})
         steps["phase"] = ["bce"] * 4 + ["soft_f1"] * 5 + ["soft_f1_scaled"] * 3
         for number, column in enumerate(("macro_f1", "micro_precision", "micro_recall")):
-            steps[column] = fold * 0.1 + number * 0.01
+            # As training writes them: float32, of which more than six digits are noise.
+            steps[column] = np.float32(fold * 0.1 + number * 0.01 + 1e-7)
         steps.to_parquet(folder / f"steps{fold}.parquet", index=False)
         predictions = probability_table(test_ids, noisy(test_truth, rng))
         predictions.sample(frac=1, random_state=fold).to_parquet(folder / f"fold{fold}.parquet")
@@ -129,6 +130,18 @@ def test_thresholds_are_of_the_exported_epochs_of_all_folds(run):
         raw, f1 = best_threshold(truth[:, number], probability[:, number])
         assert table["raw"].iloc[number + 1] == raw
         assert table["f1_raw"].iloc[number + 1] == f1
+
+
+def test_thresholds_of_the_first_fold_stand_beside_those_of_all(run):
+    table = read_thresholds(run["thresholds"])
+    own = pd.read_parquet(run["validation"][0])
+    truth, best = run["truth"][:60], []
+    for epoch in range(1, 7):
+        rows = own[own["epoch"] == epoch].set_index("image_id").loc[run["ids"][:60]]
+        best.append(best_global_threshold(truth, rows[list(PROBABILITY_COLUMNS)].to_numpy())[0])
+    assert table["raw_fold_1"].iloc[0] == best[-1]
+    assert table["smoothed_fold_1"].iloc[0] == pytest.approx(smoothed_threshold(best, 0.3))
+    assert np.isnan(table["raw_fold_1"].iloc[28]) and np.isnan(table["smoothed_fold_1"].iloc[28])
 
 
 def test_smoothed_thresholds_go_back_as_far_as_every_fold_does(run):
@@ -416,6 +429,7 @@ def test_best_thresholds_beside_the_published(run, tmp_path):
     assert table["published_smoothed"].iloc[0] == "0.2196"
     assert table["note"].iloc[0] == "" and "indexing slip" in table["note"].iloc[28]
     assert table["raw"].iloc[28] == "" and table["fallback"].iloc[28] == "global"
+    assert float(table["raw_fold_1"].iloc[0]) > 0 and float(table["smoothed_fold_1"].iloc[0]) > 0
 
 
 def test_summary_sets_ours_beside_the_papers_text(run, tmp_path):

@@ -3,7 +3,7 @@
 import argparse
 import logging
 
-from hpaloc.calling import pooled_validation, threshold_table
+from hpaloc.calling import fold_thresholds, pooled_validation, threshold_table
 from hpaloc.files import write_csv
 from hpaloc.index import read_index
 from hpaloc.log import run_program
@@ -32,7 +32,11 @@ def main(argv: list[str] | None = None) -> None:
         "%d images from the validation sets of folds %s; thresholds smoothed over %d epochs",
         len(pools[0]), ", ".join(map(str, args.folds)), len(pools),
     )  # fmt: skip
-    table = threshold_table(pools, read_index(args.arrays), args.smoothing)
+    index = read_index(args.arrays)
+    table = threshold_table(pools, index, args.smoothing)
+    # The paper trained one fold: its thresholds alone stand beside those of all.
+    first = pooled_validation(args.validation[:1], args.epochs[:1])
+    table = table.join(fold_thresholds(first, index, args.smoothing, args.folds[0]))
     without = table.loc[table["fallback"] != "", "name"].tolist()
     if without:
         log.warning("no positives, so that the global threshold is used: %s", ", ".join(without))

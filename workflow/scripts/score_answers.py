@@ -8,7 +8,7 @@ import argparse
 from hpaloc.answers import ANSWERS, TRUTH, matched, read_sheet
 from hpaloc.evaluation import scores_table
 from hpaloc.files import write_csv
-from hpaloc.log import run_program
+from hpaloc.log import InputError, run_program
 from hpaloc.metrics import scores
 
 
@@ -22,7 +22,11 @@ def main(argv: list[str] | None = None) -> None:
     truth, predicted = matched(
         read_sheet(args.truth, TRUTH), read_sheet(args.answers, ANSWERS), args.truth, args.answers
     )
-    write_csv(scores_table(scores(truth, predicted))[["metric", "value"]], args.metrics)
+    table = scores_table(scores(truth, predicted))[["metric", "value"]]
+    try:
+        write_csv(table, args.metrics)
+    except OSError as error:
+        raise InputError(f"{args.metrics}: cannot be written ({error.strerror}).") from error
 
 
 if __name__ == "__main__":

@@ -22,7 +22,9 @@ def main(argv: list[str] | None = None) -> None:
     ours = read_thresholds(args.thresholds)
     # As text: the published digits stay as they were printed.
     published = pd.read_csv(args.published, dtype=str).set_index("class")
-    table = ours[["class", "name", "positives", "raw", "smoothed", "frequency_matched"]].round(6)
+    of_fold = [name for name in ours.columns if "_fold_" in name]
+    columns = ["class", "name", "positives", "raw", "smoothed", "frequency_matched", *of_fold]
+    table = ours[columns].round(6)
     table["published_raw"] = ours["class"].map(published["raw"])
     table["published_smoothed"] = ours["class"].map(published["smoothed"])
     table["fallback"] = ours["fallback"]

@@ -68,38 +68,53 @@ def threshold_table(
     truth = truth_of(index, pools[0]["image_id"], "validation images")
     if not truth.any():
         raise InputError("the validation images have no labels of any class: no threshold exists.")
-    overall, per_class, best_f1 = [], [], []
-    for pool in pools:
-        # The same images in every epoch, but not necessarily in the same order.
-        rows = pool.set_index("image_id").loc[pools[0]["image_id"], list(PROBABILITY_COLUMNS)]
-        probability = rows.to_numpy(dtype=np.float32)
-        overall.append(best_global_threshold(truth, probability))
-        thresholds, f1 = best_thresholds_per_class(truth, probability)
-        per_class.append(thresholds)
-        best_f1.append(f1)
-    smoothed = [
-        smoothed_threshold([thresholds[number] for thresholds in reversed(per_class)], alpha)
-        for number in range(N_CLASSES)
-    ]
+    raw, smoothed, f1 = _best_of_epochs(pools, truth, alpha)
     positives = truth.sum(axis=0)
     return pd.DataFrame(
         {
             "class": ["all", *map(str, range(N_CLASSES))],
             "name": ["all", *CLASS_NAMES],
             "positives": [positives.sum(), *positives],
-            "raw": [overall[0][0], *per_class[0]],
-            "smoothed": [
-                smoothed_threshold([threshold for threshold, _ in reversed(overall)], alpha),
-                *smoothed,
-            ],
+            "raw": raw,
+            "smoothed": smoothed,
             "frequency_matched": [
                 np.nan,
                 *frequency_matched_thresholds(truth, probabilities_of(pools[0])),
             ],
-            "f1_raw": [overall[0][1], *best_f1[0]],
+            "f1_raw": f1,
             "fallback": ["", *np.where(positives == 0, GLOBAL, "")],
         }
     )
+
+
+def fold_thresholds(
+    pools: Sequence[pd.DataFrame], index: pd.DataFrame, alpha: float, fold: int
+) -> pd.DataFrame:
+    """Columns raw_fold_<k> and smoothed_fold_<k>, rows as ``threshold_table``.
+
+    ``pools`` are of this fold alone. Thresholds that its images do not give are NaN.
+    """
+    truth = truth_of(index, pools[0]["image_id"], "validation images")
+    raw, smoothed, _ = _best_of_epochs(pools, truth, alpha)
+    return pd.DataFrame({f"raw_fold_{fold}": raw, f"smoothed_fold_{fold}": smoothed})
+
+
+def _best_of_epochs(
+    pools: Sequence[pd.DataFrame], truth: np.ndarray, alpha: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Raw thresholds, smoothed ones, and the F1 of the raw: of all classes, then of each."""
+    thresholds, scores = [], []
+    for pool in pools:
+        # The same images in every epoch, but not necessarily in the same order.
+        rows = pool.set_index("image_id").loc[pools[0]["image_id"], list(PROBABILITY_COLUMNS)]
+        probability = rows.to_numpy(dtype=np.float32)
+        overall, macro_f1 = best_global_threshold(truth, probability)
+        per_class, f1 = best_thresholds_per_class(truth, probability)
+        thresholds.append(np.append(overall, per_class))
+        scores.append(np.append(macro_f1, f1))
+    oldest_first = np.array(thresholds[::-1])
+    smoothed = np.array([smoothed_threshold(column, alpha) for column in oldest_first.T])
+    return thresholds[0], smoothed, scores[0]
 
 
 def read_thresholds(path: str | Path) -> pd.DataFrame:

@@ -93,7 +93,9 @@ def of_evaluation(
     chosen = metrics[metrics["strategy"] == strategy].set_index(["fold", "metric"])["value"]
     values = {
         quantity: Value(
-            chosen[first, metric], chosen[MEAN, metric], f"metrics.csv: {metric}, {strategy}"
+            chosen[first, metric],
+            chosen[MEAN, metric],
+            f"metrics.csv: {metric}, {strategy}; mean: of the folds' averaged probabilities",
         )
         for quantity, metric in (
             ("accuracy", "iou"),
@@ -115,7 +117,7 @@ def of_evaluation(
             if rows.empty
             else tuple(rows.loc[rows["precision"].idxmax(), ["precision", "name"]])
         )
-    source = f"per_class.csv: highest precision, support of at least {LEAST_SUPPORT}"
+    source = f"per_class.csv: highest precision, support of at least {LEAST_SUPPORT}, {strategy}"
     values["most_confident_class_accuracy"] = Value(best[first][0], best[MEAN][0], source)
     values["most_confident_class"] = Value(best[first][1], best[MEAN][1], source)
     return values
@@ -227,4 +229,4 @@ def _first_step(steps: pd.DataFrame, where: pd.Series) -> int | None:
 def _text(value: float | str | None) -> str:
     if value is None:
         return ""
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
+    return f"{value:.6g}" if isinstance(value, (float, np.floating)) else str(value)
