@@ -384,3 +384,17 @@ def test_negatives_come_at_their_share_and_lose_green_alone(image):
     assert not blanked[..., GREEN].any()
     others = [0, 2, 3]
     assert np.array_equal(blanked[..., others], image[..., others])
+
+
+def test_the_magnification_of_affine_keeps_shapes():
+    image = np.zeros((96, 96, 4), np.uint8)
+    image[33:63, 33:63] = 255
+    step = {"affine": {"degrees": [0, 0], "scale": [0.5, 1.5], "shear": [0, 0], "shift": [0, 0]}}
+    sides = []
+    for number in range(20):
+        lit = one(step, image, number)[..., 0] > 127
+        height, width = (int(lit.any(axis=axis).sum()) for axis in (1, 0))
+        assert abs(height - width) <= 1
+        sides.append(height)
+    assert max(sides) > 38
+    assert min(sides) < 22

@@ -64,10 +64,45 @@ def set_key(config: dict, key: str, value: object) -> None:
         ("recipes/paper/network", "seresnext_small", "paper.pretrained: seresnext_small has no"),
         ("recipes/paper/augmentation/groups", [{"name": "x"}], "augmentation.groups[0]"),
         ("recipes/paper/pool", 8, "image_size: 224 is too small for pool 8"),
+        ("recipes/paper/pretrained", "", "recipes.paper.pretrained"),
+        ("recipes/paper/dropout", float("nan"), "recipes.paper.dropout: nan is no finite number"),
         ("thresholds/strategy", 1.5, "thresholds.strategy"),
         ("sources/kaggle/kind", "folder", 'sources.kaggle.kind: "folder" is not allowed'),
         ("sources/kaggle/labels", None, "a training source needs labels"),
         ("sources/kaggle/colour", 1, "sources.kaggle: unknown key 'colour'"),
+        ("sources/kaggle/folder", "./", "sources.kaggle.folder: name the folder of the images"),
+        (
+            "sources/kaggle/pattern",
+            "{channel}",
+            "sources.kaggle.pattern: '{channel}' must hold {id}",
+        ),
+        ("sources/kaggle/channels", {"red": "w1", "green": "w1"}, "a text of its own"),
+        (
+            "sources/kaggle/grey_range",
+            {"method": "percentile", "low": 60, "high": 50},
+            "sources.kaggle.grey_range: low, 60, must be below high, 50",
+        ),
+        (
+            "sources/kaggle/grey_range",
+            {"method": "maximum", "value": {"red": 9}},
+            "grey_range.value: the key 'green', 'blue', 'yellow' is missing",
+        ),
+        ("sources/kaggle/tiles", {"sise": 64}, "sources.kaggle.tiles: unknown key 'sise'"),
+        (
+            "sources/kaggle/tiles",
+            {"size": 64, "pixel_size": 0.08},
+            "sources.kaggle.tiles: state both pixel_size and source_pixel_size",
+        ),
+        (
+            "sources/made",
+            {"kind": "simulated", "delivery": "kaggle", "images": 4, "cells": [8, 4]},
+            "sources.made.cells: [8, 4]",
+        ),
+        (
+            "recipes/paper/loss/scale_up_at",
+            {"epok": 3},
+            "Allowed: null or a map of epoch or a map of step",
+        ),
         ("sources/ka ggle", {"kind": "local", "folder": "x"}, "ka ggle"),
     ],
 )
@@ -123,6 +158,19 @@ def test_inheritance_merges_maps_and_replaces_what_has_another_name(config):
     assert recipe["loss"]["focal_gamma"] == 5
     assert recipe["optimizer"] == {"name": "adamw", "learning_rate": 0.001, "weight_decay": 0.0001}
     assert "inherit" not in recipe
+
+
+def test_a_recipe_may_scale_up_at_an_epoch_where_its_parent_does_at_a_step(config):
+    config["recipes"]["child"] = {"inherit": "paper", "loss": {"scale_up_at": {"epoch": 9}}}
+    recipe = resolve(config)["recipes"]["child"]
+    assert recipe["loss"]["scale_up_at"] == {"epoch": 9}
+    assert recipe["loss"]["scale_up"] == 50
+
+
+def test_tiles_have_all_their_keys(config):
+    config["sources"]["kaggle"]["tiles"] = {"size": 64}
+    tiles = resolve(config)["sources"]["kaggle"]["tiles"]
+    assert tiles == {"size": 64, "pixel_size": None, "source_pixel_size": None}
 
 
 def test_every_key_is_described_and_has_a_default_unless_required():

@@ -39,7 +39,7 @@ def _affine(
     shift: tuple[float, float] = (0, 0),
 ) -> A.Affine:
     return A.Affine(
-        rotate=degrees, scale=scale, shear={"x": shear, "y": (0, 0)},
+        rotate=degrees, scale=scale, keep_ratio=True, shear={"x": shear, "y": (0, 0)},
         translate_percent={"x": shift, "y": shift}, border_mode=cv2.BORDER_CONSTANT, p=1,
     )  # fmt: skip
 

@@ -8,6 +8,8 @@ and what is allowed.
 import copy
 import difflib
 import json
+import math
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ import yaml
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
 
+from hpaloc.listing import pattern_regex
 from hpaloc.log import InputError
 from hpaloc.scheme import check_scheme
 
@@ -38,13 +41,24 @@ def resolve(config: dict) -> dict:
             name: _inherited(name, recipes, faults) for name in recipes if isinstance(name, str)
         }
     _fill(config, schema, schema)
+    faults += [f"{key}: {value} is no finite number." for key, value in _not_finite(config)]
     faults += [_in_words(error) for error in Draft202012Validator(schema).iter_errors(config)]
     if not faults:
         faults += list(_contradictions(config))
     if faults:
-        lines = "\n".join(f"  - {fault}" for fault in faults)
+        lines = "\n".join(f"  - {fault}" for fault in dict.fromkeys(faults))
         raise InputError(f"The configuration cannot be used:\n{lines}")
     return config
+
+
+def _not_finite(value: Any, key: str = "") -> Iterator[tuple[str, float]]:
+    """YAML's .nan and .inf, which pass every bound of a schema."""
+    if isinstance(value, dict | list):
+        parts = value.items() if isinstance(value, dict) else enumerate(value)
+        for name, part in parts:
+            yield from _not_finite(part, f"{key}.{name}".strip("."))
+    elif isinstance(value, float) and not math.isfinite(value):
+        yield key, value
 
 
 def _inherited(name: str, recipes: dict, faults: list[str]) -> Any:
@@ -72,6 +86,8 @@ def _merged(below: dict, above: dict) -> dict:
     merged = copy.deepcopy(below)
     for key, value in above.items():
         both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        # An epoch or a step, never both: the newer one replaces the other.
+        both &= key != "scale_up_at"
         # A map that names another kind of thing (an optimizer, a schedule) replaces the old one.
         if both and value.get("name", merged[key].get("name")) == merged[key].get("name"):
             merged[key] = _merged(merged[key], value)
@@ -147,6 +163,8 @@ def allowed(schema: dict) -> str:
     }  # fmt: skip
     types = schema.get("type", "object")
     words = [" or ".join(names[name] for name in ([types] if isinstance(types, str) else types))]
+    if types == "object" and schema.get("required") == list(schema.get("properties", {})):
+        words = [f"a map of {', '.join(schema['required'])}"]
     bounds = {
         "minimum": "at least {}", "exclusiveMinimum": "above {}", "maximum": "at most {}",
         "exclusiveMaximum": "below {}", "pattern": "of the form {}", "multipleOf": "a multiple of {}",
@@ -165,6 +183,8 @@ def _contradictions(config: dict) -> Iterator[str]:
     for key in ("train_source", "test_source"):
         if config[key] not in sources:
             yield f"{key}: there is no source {config[key]!r}. Sources: {', '.join(sources)}."
+    for name, source in sources.items():
+        yield from (f"sources.{name}.{fault}" for fault in _source_faults(source))
     if config["train_source"] == config["test_source"]:
         yield "test_source: it is the training source; test data must never be trained on."
     if any(fold > folds["n"] for fold in folds["train"]):
@@ -195,6 +215,26 @@ def _contradictions(config: dict) -> Iterator[str]:
     trained = sources.get(config["train_source"], {})
     if trained.get("kind") == "local" and trained.get("labels") is None:
         yield f"sources.{config['train_source']}.labels: a training source needs labels."
+
+
+def _source_faults(source: dict) -> Iterator[str]:
+    if source["kind"] == "simulated":
+        fewest, most = source["cells"]
+        if fewest > most:
+            yield f"cells: {source['cells']} names the most cells before the fewest."
+        return
+    if os.path.normpath(source["folder"]) == ".":
+        yield "folder: name the folder of the images, not the working folder itself."
+    try:
+        pattern_regex(source["pattern"], source["channels"])
+    except InputError as fault:
+        yield str(fault)
+    grey = source["grey_range"]
+    if grey["method"] == "percentile" and grey["low"] >= grey["high"]:
+        yield f"grey_range: low, {grey['low']}, must be below high, {grey['high']}."
+    tiles = source["tiles"]
+    if tiles and (tiles["pixel_size"] is None) != (tiles["source_pixel_size"] is None):
+        yield "tiles: state both pixel_size and source_pixel_size (µm), or neither."
 
 
 def check_source(name: str, settings: dict, record: Path) -> None:
