@@ -60,9 +60,6 @@ def _nested(value: dict, schema: dict) -> Iterator[dict]:
         yield value
     for branch in value.get("allOf", []):
         yield schema["$defs"][branch["then"]["$ref"].removeprefix("#/$defs/")]
-    for branch in value.get("anyOf", []):
-        if branch.get("$ref") == "#/$defs/tiles":
-            yield schema["$defs"]["tiles"]
 
 
 def rule_graph() -> str:

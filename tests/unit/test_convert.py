@@ -199,7 +199,12 @@ def test_the_policy_stop_names_table_rows_and_remedy(tmp_path):
     with pytest.raises(InputError) as caught:
         make_arrays(folder, policy="stop")
     message = str(caught.value)
-    for part in ("quarantine.csv: 1 of 7", "i2: i2_green.png (green)", "leave_out"):
+    for part in (
+        "quarantine.csv: 1 of 7",
+        "i2: i2_green.png (green)",
+        "raw/index.parquet",
+        "leave_out",
+    ):
         assert part in message
     assert (folder / "arrays/quarantine.csv").exists()
     assert not (folder / "arrays/index.parquet").exists()

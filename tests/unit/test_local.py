@@ -1,5 +1,7 @@
 import json
 import logging
+import os
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -11,6 +13,7 @@ from hypothesis import strategies as st
 import index_local
 from hpaloc.classes import CHANNELS
 from hpaloc.convert import convert_shard
+from hpaloc.files import sha256_of_file
 from hpaloc.images import plane_of_channel, read_planes, resize_area
 from hpaloc.index import read_index, root_of
 from hpaloc.listing import listing_digest
@@ -112,6 +115,32 @@ def test_files_that_do_not_fit_are_logged(tmp_path, caplog):
     assert "overview.png" in caplog.text
 
 
+def test_files_with_other_endings_are_logged(tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    write_images(tmp_path, ["a"])
+    for name in ("a.czi", "b.CZI", "plate.HTD", "readme"):
+        (tmp_path / name).write_bytes(b"")
+    index(tmp_path)
+    assert "4 files are no PNG" in caplog.text
+    assert "left out: 1 without, 2 .czi, 1 .htd" in caplog.text
+
+
+def test_names_in_another_coding_are_refused(tmp_path):
+    write_images(tmp_path, ["a"])
+    name = os.fsdecode(bytes(tmp_path) + b"/\xb5m_red.png")
+    Path(name).write_bytes(b"")
+    with pytest.raises(InputError, match=r"the names of 1 files are not UTF-8.*Rename them"):
+        index(tmp_path)
+
+
+def test_a_missing_file_is_named_as_it_would_be(tmp_path):
+    texts = {"red": "r", "green": "g", "blue": "b", "yellow": "y"}
+    write_images(tmp_path, ["a", "b"], channels=texts.values())
+    (tmp_path / "a_r.png").unlink()
+    frame = index(tmp_path, channels=texts, incomplete="quarantine")
+    assert frame["path_red"].tolist() == ["a_r.png", "b_r.png"]
+
+
 def test_files_that_are_no_images_stay_in_the_index(tmp_path, caplog):
     write_images(tmp_path, ["a", "b"])
     for channel in CHANNELS:
@@ -125,7 +154,6 @@ def test_files_that_are_no_images_stay_in_the_index(tmp_path, caplog):
     ("changes", "message"),
     [
         ({"folder": "nowhere"}, "nowhere: there is no such folder"),
-        ({"folder": "."}, "not the working folder"),
         ({"pattern": "{id}-{channel}"}, "no image file fits the pattern.*found a_blue.png"),
         ({"pattern": "{channel}"}, r"must hold \{id\} once"),
         ({"pattern": "{id}_{colour}"}, "pattern"),
@@ -199,7 +227,7 @@ def test_what_lacks_a_row_or_an_image_is_left_out_where_the_settings_say_so(tmp_
     assert "1 rows have no image" in caplog.text
     with pytest.raises(InputError, match="no id of the table is an image of"):
         labels = str(table(tmp_path, "Id,Target\nx,0\n"))
-        index(folder, labels=labels, unlabelled="leave_out", absent="leave_out")
+        index(folder, labels=labels)
 
 
 @pytest.mark.parametrize(
@@ -236,6 +264,17 @@ def test_16_bit_images_get_one_range_per_channel_of_the_whole_source(tmp_path):
     maximum = {"method": "maximum", "value": {c: 4095 + k for k, c in enumerate(CHANNELS)}}
     frame = index(tmp_path, grey_range=maximum)
     assert frame[["low_green", "high_green"]].to_numpy().tolist() == [[0, 4096]] * 2
+
+
+def test_broken_16_bit_files_are_left_to_the_conversion(tmp_path, caplog):
+    write_images(tmp_path, ["a"])
+    stack = np.stack([plane(k, dtype=np.uint16) for k in range(7)])
+    for channel in CHANNELS:
+        tifffile.imwrite(tmp_path / f"z_{channel}.tif", stack, photometric="minisblack")
+    frame = index(tmp_path)
+    assert frame["low_red"].isna().all()
+    assert "none of 1 16-bit files can be read: z_red.tif: holds 7 planes" in caplog.text
+    assert "channel red: 1 files have 8 bits and keep their grey values" in caplog.text
 
 
 def test_percentiles_are_exact():
@@ -299,10 +338,9 @@ def test_tiles_of_an_image(tmp_path):
     assert set(frame["parent"]) == {"a"}
     assert set(frame["width"]) == set(frame["height"]) == {20}
     assert frame["path_red"].nunique() == 1
-    with pytest.raises(InputError, match=r"image 'a' has 50 × 30 px\. Choose smaller tiles"):
+    write_images(tmp_path, ["b"], height=40, width=40)
+    with pytest.raises(InputError, match=r"1 of 2 images have: a has 50 × 30 px\. Choose smaller"):
         index(tmp_path, tiles={"size": 31, "pixel_size": None, "source_pixel_size": None})
-    with pytest.raises(InputError, match="both pixel_size and source_pixel_size"):
-        index(tmp_path, tiles={"size": 20, "pixel_size": 0.1, "source_pixel_size": None})
 
 
 def test_images_that_will_be_stretched_are_warned_of(tmp_path, caplog):
@@ -338,6 +376,7 @@ def test_the_program_writes_index_digest_and_settings(tmp_path):
         "listing": {
             "digest": listing_digest([(f"a_{c}.png", size(c)) for c in sorted(CHANNELS)]),
             "files": 4,
+            "labels": sha256_of_file(settings["labels"]),
         },
     }
     frame = read_index(out / "index.parquet")

@@ -215,14 +215,27 @@ def folder_listing(source):
     return 0, None
 
 
+def labels_digest(source):
+    """Digest of a local source's table of labels; what was recorded of it where it is gone."""
+    labels = config["sources"][source]["labels"]
+    if not labels or Path(labels).is_file():
+        return labels and file_digest(labels)
+    record = Path(f"{SOURCES}/{source}/raw/settings.json")
+    if record.is_file():
+        return json.loads(record.read_text(encoding="utf-8"))["listing"].get("labels")
+    if folder_listing(source)[1] is not None:
+        raise WorkflowError(
+            f"sources.{source}.labels: there is no table {labels}. Name the CSV of the labels, or"
+            " null where nothing is known."
+        )
+    return None
+
+
 for name in (TRAIN_SOURCE, TEST_SOURCE):
     if config["sources"][name]["kind"] == "local":
-        folder_listing(name)  # now, so that a missing folder ends the run before any job
-
-
-def labels_digest(source):
-    labels = config["sources"][source]["labels"]
-    return file_digest(labels) if labels else None
+        # Now, so that a missing folder or table ends the run before any job.
+        folder_listing(name)
+        labels_digest(name)
 
 
 def files_per_image(settings):

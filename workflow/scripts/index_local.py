@@ -3,7 +3,7 @@
 import argparse
 import json
 
-from hpaloc.files import write_json
+from hpaloc.files import sha256_of_file, write_json
 from hpaloc.index import write_index
 from hpaloc.listing import list_images, listing_digest
 from hpaloc.local import index_folder
@@ -23,14 +23,19 @@ def main(argv: list[str] | None = None) -> None:
     settings = json.loads(arguments.settings)
     frame = index_folder(arguments.name, settings, arguments.workers)
     images = list_images(settings["folder"])
+    labels = settings["labels"]
     resolved = {
         "kind": "local",
         "settings": settings,
         "root": settings["folder"],
         "simulated": False,
-        "labelled": settings["labels"] is not None,
-        # What the Snakefile compares, also once the images themselves are gone.
-        "listing": {"files": len(images), "digest": listing_digest(images)},
+        "labelled": labels is not None,
+        # What the Snakefile compares, also once images and labels themselves are gone.
+        "listing": {
+            "files": len(images),
+            "digest": listing_digest(images),
+            "labels": sha256_of_file(labels) if labels else None,
+        },
     }
     write_json(resolved, arguments.settings_out)
     write_index(frame, arguments.index, arguments.digest)

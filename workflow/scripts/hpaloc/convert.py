@@ -143,12 +143,13 @@ def index_arrays(
     if len(bad) and (policy == "stop" or len(bad) == len(placed)):
         first = "".join(
             f"\n  {row.image_id}: {row.file} ({row.channel}): {row.reason}"
-            for row in bad.head(5).itertuples()
+            for row in bad.drop_duplicates(["file", "channel", "reason"]).head(5).itertuples()
         )
         raise InputError(
             f"{quarantine}: {len(bad)} of {len(placed)} images cannot be used:{first}\n"
-            "Mend or remove these files and index the source again, or set the config's"
-            " quarantine to leave_out to go on without them."
+            "Mend or remove these files and run again (where a mended file is as long as before,"
+            " delete the source's raw/index.parquet first), or set the config's arrays.quarantine"
+            " to leave_out to go on without them."
             if policy == "stop"
             else f"{quarantine}: none of the {len(placed)} images can be used:{first}"
         )

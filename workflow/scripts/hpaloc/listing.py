@@ -2,7 +2,13 @@
 
 import hashlib
 import os
+import re
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
+
+from hpaloc.classes import CHANNELS
+from hpaloc.log import InputError
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".npy")
 
@@ -13,7 +19,42 @@ def list_images(folder: str | Path) -> list[tuple[str, int]]:
     Hidden files and folders are left out, as are files with other endings. Symbolic links are
     followed; one that leads nowhere is a file of 0 bytes.
     """
-    found = []
+    return sorted(
+        (path.relative_to(folder).as_posix(), path.stat().st_size if path.exists() else 0)
+        for path in _files(folder)
+        if path.name.lower().endswith(IMAGE_SUFFIXES)
+    )
+
+
+def other_endings(folder: str | Path) -> Counter[str]:
+    """How many files of each other ending (in lower case) lie below ``folder``."""
+    names = (path.name.lower() for path in _files(folder))
+    return Counter(Path(name).suffix for name in names if not name.endswith(IMAGE_SUFFIXES))
+
+
+def pattern_regex(pattern: str, channels: dict[str, str]) -> re.Pattern:
+    """What paths without their ending match; groups ``id`` and, where it has one, ``channel``.
+
+    Raises InputError for a pattern or texts of channels that cannot be meant.
+    """
+    texts = "|".join(re.escape(text) for text in channels.values())
+    if set(channels) != set(CHANNELS) or len(set(channels.values())) != len(CHANNELS):
+        raise InputError(
+            f"channels: {channels} must give each of {', '.join(CHANNELS)} a text of its own."
+        )
+    regex = {"{id}": "(?P<id>.+)", "{channel}": f"(?P<channel>{texts})", "{any}": "[^/]*"}
+    parts = re.split(r"(\{[^}]*\})", pattern)
+    unknown = [part for part in parts if part.startswith("{") and part not in regex]
+    if unknown or parts.count("{id}") != 1 or parts.count("{channel}") > 1:
+        raise InputError(
+            f"pattern: {pattern!r} must hold {{id}} once, {{channel}} once (or not at all where"
+            " a file holds all four planes), and nothing else in braces but {any}."
+        )
+    return re.compile("".join(regex.get(part, re.escape(part)) for part in parts))
+
+
+def _files(folder: str | Path) -> Iterator[Path]:
+    """All files below ``folder`` that are not hidden, nor in hidden folders."""
     seen = set()
     for parent, folders, names in os.walk(folder, followlinks=True):
         here = os.path.realpath(parent)
@@ -22,12 +63,7 @@ def list_images(folder: str | Path) -> list[tuple[str, int]]:
             continue
         seen.add(here)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in names:
-            if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith("."):
-                path = Path(parent, name)
-                size = path.stat().st_size if path.exists() else 0
-                found.append((path.relative_to(folder).as_posix(), size))
-    return sorted(found)
+        yield from (Path(parent, name) for name in names if not name.startswith("."))
 
 
 def listing_digest(images: list[tuple[str, int]]) -> str:

@@ -3,7 +3,6 @@
 import csv
 import hashlib
 import logging
-import os
 import re
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +21,7 @@ from hpaloc.images import (
     read_header,
     read_planes,
 )
-from hpaloc.listing import IMAGE_SUFFIXES, list_images
+from hpaloc.listing import IMAGE_SUFFIXES, list_images, other_endings, pattern_regex
 from hpaloc.log import InputError, Progress
 
 _USUAL_COLUMNS = {
@@ -56,8 +55,6 @@ def index_folder(name: str, settings: dict, workers: int) -> pd.DataFrame:
     conversion lists them. Raises InputError for a folder or a table that cannot be meant.
     """
     folder = Path(settings["folder"])
-    if os.path.normpath(settings["folder"]) == ".":
-        raise InputError("folder: name the folder of the images, not the working folder itself.")
     files = find_images(folder, settings["pattern"], settings["channels"])
     stacked = "{channel}" not in settings["pattern"]
     _complete(files, folder, settings)
@@ -67,6 +64,12 @@ def index_folder(name: str, settings: dict, workers: int) -> pd.DataFrame:
         files = _labelled(files, table, folder, settings)
     facts = _scan(folder, sorted({path for paths in files.values() for path in paths}), workers)
     ranges = _grey_ranges(folder, files, facts, settings, stacked, workers)
+    # The conversion names an image without any header; until then its size is unknown.
+    headers = {
+        image_id: next((facts[path].header for path in paths if facts[path].header), None)
+        for image_id, paths in files.items()
+    }
+    box = _tile_side(headers, folder, settings["tiles"])
     rows = []
     for image_id, paths in sorted(files.items()):
         about = table[image_id] if table else {"labels": None}
@@ -74,7 +77,8 @@ def index_folder(name: str, settings: dict, workers: int) -> pd.DataFrame:
         for channel, path in zip(CHANNELS, paths, strict=True):
             fact = facts[path]
             sixteen = fact.header is not None and fact.header.dtype == "uint16"
-            low, high = ranges[channel] if sixteen else (np.nan, np.nan)
+            # A channel has no range where none of its 16-bit files can be read.
+            low, high = ranges.get(channel, (np.nan, np.nan)) if sixteen else (np.nan, np.nan)
             row |= {
                 f"path_{channel}": path,
                 f"bytes_{channel}": fact.bytes,
@@ -82,10 +86,8 @@ def index_folder(name: str, settings: dict, workers: int) -> pd.DataFrame:
                 f"low_{channel}": low,
                 f"high_{channel}": high,
             }
-        # The conversion names an image without any header; until then its size is unknown.
-        header = next((facts[path].header for path in paths if facts[path].header), None)
-        size = (header.width, header.height) if header else (0, 0)
-        rows += _boxes(row, size, settings["tiles"])
+        header = headers[image_id]
+        rows += _boxes(row, (header.width, header.height) if header else (0, 0), box)
     frame = pd.DataFrame(rows).sort_values("image_id", kind="stable", ignore_index=True)
     stretched = frame[frame["width"] != frame["height"]]
     if len(stretched):
@@ -108,11 +110,18 @@ def find_images(folder: Path, pattern: str, channels: dict[str, str]) -> dict[st
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: there is no such folder of images.")
-    regex = _pattern_regex(pattern, channels)
+    regex = pattern_regex(pattern, channels)
     channel_of = {text: channel for channel, text in channels.items()}
     found: dict[str, dict[str, str]] = {}
     strange = []
-    for path, _ in list_images(folder):
+    listed = [path for path, _ in list_images(folder)]
+    coded = [path for path in listed if not _is_utf_8(path)]
+    if coded:
+        raise InputError(
+            f"{folder}: the names of {len(coded)} files are not UTF-8: {_first(coded)}."
+            " Rename them, or their folder."
+        )
+    for path in listed:
         match = regex.fullmatch(path[: path.rindex(".")])
         if match is None:
             strange.append(path)
@@ -131,6 +140,13 @@ def find_images(folder: Path, pattern: str, channels: dict[str, str]) -> dict[st
         _log.warning(
             "%s: %d image files do not fit the pattern %s and are left out: %s",
             folder, len(strange), pattern, _first(strange),
+        )  # fmt: skip
+    others = other_endings(folder)
+    if others:
+        _log.info(
+            "%s: %d files are no PNG, JPG, TIFF or NPY by their ending and are left out: %s",
+            folder, others.total(),
+            ", ".join(f"{count} {end or 'without'}" for end, count in sorted(others.items())),
         )  # fmt: skip
     if not found:
         raise InputError(
@@ -191,7 +207,9 @@ def read_labels(path: str | Path, columns: dict[str, str | None]) -> dict[str, d
     except FileNotFoundError as error:
         raise InputError(f"{path}: there is no such table of labels.") from error
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: not a readable CSV table in UTF-8 ({error}).") from error
+        raise InputError(
+            f"{path}: not a readable CSV table in UTF-8 ({error}). Save it as CSV in UTF-8."
+        ) from error
     return table
 
 
@@ -222,7 +240,8 @@ def grey_range(histogram: np.ndarray, settings: dict, channel: str) -> tuple[flo
     if high <= low:
         raise InputError(
             f"grey_range: in channel {channel} the percentiles {settings['low']} and"
-            f" {settings['high']} are both the grey value {low:g}. Widen them, or state a maximum."
+            f" {settings['high']} are both the grey value {low:g}: its images are blank, or nearly."
+            " Check them, widen the percentiles, or state a maximum."
         )
     saturated = histogram[int(np.ceil(min(high, len(histogram) - 1))) :].sum() / histogram.sum()
     if saturated > _SATURATED_SHARE:
@@ -233,23 +252,6 @@ def grey_range(histogram: np.ndarray, settings: dict, channel: str) -> tuple[flo
             channel, 100 * saturated, high,
         )  # fmt: skip
     return low, high
-
-
-def _pattern_regex(pattern: str, channels: dict[str, str]) -> re.Pattern:
-    texts = "|".join(re.escape(text) for text in channels.values())
-    if set(channels) != set(CHANNELS) or len(set(channels.values())) != len(CHANNELS):
-        raise InputError(
-            f"channels: {channels} must give each of {', '.join(CHANNELS)} a text of its own."
-        )
-    regex = {"{id}": "(?P<id>.+)", "{channel}": f"(?P<channel>{texts})", "{any}": "[^/]*"}
-    parts = re.split(r"(\{[^}]*\})", pattern)
-    unknown = [part for part in parts if part.startswith("{") and part not in regex]
-    if unknown or parts.count("{id}") != 1 or parts.count("{channel}") > 1:
-        raise InputError(
-            f"pattern: {pattern!r} must hold {{id}} once, {{channel}} once (or not at all where"
-            " a file holds all four planes), and nothing else in braces but {any}."
-        )
-    return re.compile("".join(regex.get(part, re.escape(part)) for part in parts))
 
 
 def _complete(files: dict[str, list[str]], folder: Path, settings: dict) -> None:
@@ -273,16 +275,23 @@ def _complete(files: dict[str, list[str]], folder: Path, settings: dict) -> None
             " other files of these images, or set incomplete to quarantine."
         )
     _log.warning("%s: %d channel files are missing: %s", folder, len(missing), named)
+    regex = pattern_regex(settings["pattern"], texts)
     for image_id, k in missing:
-        near, path = next((n, path) for n, path in enumerate(files[image_id]) if path)
-        before, _, after = path.rpartition(texts[CHANNELS[near]])
-        files[image_id][k] = before + texts[CHANNELS[k]] + after
+        path = next(path for path in files[image_id] if path)
+        start, end = regex.fullmatch(path[: path.rindex(".")]).span("channel")
+        files[image_id][k] = path[:start] + texts[CHANNELS[k]] + path[end:]
 
 
 def _labelled(
     files: dict[str, list[str]], table: dict[str, dict], folder: Path, settings: dict
 ) -> dict[str, list[str]]:
     """The images that have a row of labels; what lacks one or the other is refused or logged."""
+    both = {image_id: paths for image_id, paths in files.items() if image_id in table}
+    if not both:
+        raise InputError(
+            f"{settings['labels']}: no id of the table is an image of {folder}: the table has"
+            f" {_first(sorted(table)) or 'no rows'}, the folder {_first(sorted(files))}."
+        )
     for key, lacking, what, other in (
         ("unlabelled", sorted(files.keys() - table.keys()), "images", "row in"),
         ("absent", sorted(table.keys() - files.keys()), "rows", "image for them in"),
@@ -296,12 +305,6 @@ def _labelled(
         if settings[key] == "stop":
             raise InputError(f"{message}. Mend the table, or set {key} to leave_out.")
         _log.warning("%s; left out", message)
-    both = {image_id: paths for image_id, paths in files.items() if image_id in table}
-    if not both:
-        raise InputError(
-            f"{settings['labels']}: no id of the table is an image of {folder}: the table has"
-            f" {_first(sorted(table))}, the folder {_first(sorted(files))}."
-        )
     return both
 
 
@@ -378,15 +381,15 @@ def _grey_ranges(
     wanted = settings["grey_range"]
     ranges = {}
 
-    def histogram(k: int, path: str) -> np.ndarray:
+    def histogram(k: int, path: str) -> np.ndarray | str:
         try:
             planes = read_planes((folder / path).read_bytes())
             if stacked:
                 plane = plane_of_stack(planes, CHANNELS[k], settings["stack_order"])
             else:
                 plane = plane_of_channel(planes, CHANNELS[k])
-        except BadImage:  # the conversion lists it
-            return np.zeros(2**16, np.int64)
+        except BadImage as error:  # the conversion lists it
+            return f"{path}: {error}"
         return np.bincount(plane.ravel(), minlength=2**16)
 
     for k, channel in enumerate(CHANNELS):
@@ -394,15 +397,29 @@ def _grey_ranges(
         deep = [p for p in paths if facts[p].header and facts[p].header.dtype == "uint16"]
         if not deep:
             continue
+        if shallow := sum(facts[p].header.dtype == "uint8" for p in paths if facts[p].header):
+            _log.warning(
+                "channel %s: %d files have 8 bits and keep their grey values, beside %d of 16 bits"
+                " that are scaled",
+                channel, shallow, len(deep),
+            )  # fmt: skip
         # A maximum that is stated needs no look at the images, but for the warning.
         count = min(wanted.get("images", _IMAGES_FOR_SATURATION), len(deep))
         sample = np.sort(np.random.default_rng(0).choice(len(deep), count, replace=False))
         total = np.zeros(2**16, np.int64)
+        broken = []
         with ThreadPoolExecutor(workers) as executor:
             for one in executor.map(lambda i, k=k, deep=deep: histogram(k, deep[i]), sample):
-                total += one
+                if isinstance(one, str):
+                    broken.append(one)
+                else:
+                    total += one
         if not total.any():
-            raise InputError(f"{folder}: none of {count} 16-bit files of {channel} can be read.")
+            _log.warning(
+                "channel %s: none of %d 16-bit files can be read: %s",
+                channel, count, _first(broken),
+            )  # fmt: skip
+            continue
         ranges[channel] = grey_range(total, wanted, channel)
         _log.info(
             "channel %s: grey values %g to %g become 0 to 255 (%s, %d of %d 16-bit images)",
@@ -411,27 +428,46 @@ def _grey_ranges(
     return ranges
 
 
-def _boxes(row: dict, size: tuple[int, int], tiles: dict | None) -> list[dict]:
-    """The rows of one image: itself, or its tiles."""
-    width, height = size
-    if tiles is None or size == (0, 0):
-        return [{**row, "x": 0, "y": 0, "width": width, "height": height}]
+def _tile_side(headers: dict[str, Header | None], folder: Path, tiles: dict | None) -> int | None:
+    """Side of a tile in pixels of the files; refused where it is more than an image has."""
+    if tiles is None:
+        return None
     box = tiles["size"]
-    if (tiles["pixel_size"] is None) != (tiles["source_pixel_size"] is None):
-        raise InputError("tiles: state both pixel_size and source_pixel_size (µm), or neither.")
-    if tiles["pixel_size"] is not None:
-        box = round(box * tiles["pixel_size"] / tiles["source_pixel_size"])
-    if box < 1 or box > min(size):
+    if tiles["pixel_size"] is not None and tiles["source_pixel_size"] is not None:
+        box = max(1, round(box * tiles["pixel_size"] / tiles["source_pixel_size"]))
+    small = [
+        f"{image_id} has {header.width} × {header.height} px"
+        for image_id, header in sorted(headers.items())
+        if header and min(header.width, header.height) < box
+    ]
+    if small:
         raise InputError(
-            f"tiles: a tile of {tiles['size']} px is {box} px of the file, and image"
-            f" {row['image_id']!r} has {width} × {height} px. Choose smaller tiles."
+            f"{folder}: a tile of {tiles['size']} px is {box} px of the file, more than"
+            f" {len(small)} of {len(headers)} images have: {_first(small)}. Choose smaller tiles,"
+            " or remove these images."
         )
+    return box
+
+
+def _boxes(row: dict, size: tuple[int, int], box: int | None) -> list[dict]:
+    """The rows of one image: itself, or its tiles of ``box`` pixels."""
+    width, height = size
+    if box is None or size == (0, 0):
+        return [{**row, "x": 0, "y": 0, "width": width, "height": height}]
     return [
         {**row, "image_id": f"{row['image_id']}_y{y:05d}_x{x:05d}",
          "x": x, "y": y, "width": box, "height": box}
         for y in tile_starts(height, box)
         for x in tile_starts(width, box)
     ]  # fmt: skip
+
+
+def _is_utf_8(path: str) -> bool:
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _first(things: Iterable[str], count: int = 3) -> str:
