@@ -56,6 +56,8 @@ rule list_quarantine:
     shell:
         "python $HPALOC/list_quarantine.py --rows {input.rows} --quarantine {output.quarantine}"
         " > {log} 2>&1"
+        # Snakemake shows the logs of failed jobs only.
+        " && {{ grep WARNING {log} >&2 || true; }}"
 
 
 rule index_arrays:

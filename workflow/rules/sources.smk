@@ -57,3 +57,5 @@ rule index_local:
         "python $HPALOC/index_local.py --name {wildcards.source} --settings {params.settings:q}"
         " --index {output.index} --digest {output.digest} --settings-out {output.settings}"
         " --workers {threads} > {log} 2>&1"
+        # Snakemake shows the logs of failed jobs only.
+        " && {{ grep WARNING {log} >&2 || true; }}"

@@ -15,7 +15,10 @@ def main(argv: list[str] | None = None) -> None:
 
     listed = list_quarantine(arguments.rows, arguments.quarantine)
     log = logging.getLogger("hpaloc")
-    log.info("%d images are in quarantine", len(listed))
+    log.log(
+        logging.WARNING if len(listed) else logging.INFO,
+        "%d images are in quarantine, listed in %s", len(listed), arguments.quarantine,
+    )  # fmt: skip
     for reason, count in listed["reason"].value_counts().head(20).items():
         log.info("  %d: %s", count, reason)
 
