@@ -14,10 +14,12 @@ import index_local
 from hpaloc.classes import CHANNELS
 from hpaloc.convert import convert_shard
 from hpaloc.files import sha256_of_file
+from hpaloc.grey_range import grey_range
 from hpaloc.images import plane_of_channel, read_planes, resize_area
 from hpaloc.index import read_index, root_of
+from hpaloc.label_table import read_labels
 from hpaloc.listing import listing_digest
-from hpaloc.local import grey_range, index_folder, read_labels, tile_starts
+from hpaloc.local import index_folder, tile_starts
 from hpaloc.log import InputError
 
 COLUMNS = dict.fromkeys(("id", "labels", "antibody", "gene", "cell_line"))

@@ -1,10 +1,7 @@
-"""A folder of a user's own images as a source: names to channels, labels, grey ranges, tiles."""
+"""A folder of a user's own images as a source: names to channels, labels to images, tiles."""
 
-import csv
 import hashlib
 import logging
-import re
-from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -12,28 +9,16 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from hpaloc.classes import CHANNELS, class_number
+from hpaloc.classes import CHANNELS
+from hpaloc.grey_range import grey_ranges
 from hpaloc.images import (
     BadImage,
     Header,
-    plane_of_channel,
-    plane_of_stack,
     read_header,
-    read_planes,
 )
+from hpaloc.label_table import read_labels
 from hpaloc.listing import IMAGE_SUFFIXES, list_images, other_endings, pattern_regex
-from hpaloc.log import InputError, Progress
-
-_USUAL_COLUMNS = {
-    "id": ("id", "image_id", "image", "name"),
-    "labels": ("target", "targets", "labels", "label"),
-    "antibody": ("antibody", "antibody_id"),
-    "gene": ("gene", "gene_name"),
-    "cell_line": ("cell_line", "cellline"),
-}
-_METADATA = ("antibody", "gene", "cell_line")
-_SATURATED_SHARE = 0.01
-_IMAGES_FOR_SATURATION = 200
+from hpaloc.log import InputError, Progress, some_of
 
 _log = logging.getLogger("hpaloc")
 
@@ -63,7 +48,14 @@ def index_folder(name: str, settings: dict, workers: int) -> pd.DataFrame:
         table = read_labels(settings["labels"], settings["columns"])
         files = _labelled(files, table, folder, settings)
     facts = _scan(folder, sorted({path for paths in files.values() for path in paths}), workers)
-    ranges = _grey_ranges(folder, files, facts, settings, stacked, workers)
+    ranges = grey_ranges(
+        folder,
+        files,
+        {path: fact.header for path, fact in facts.items()},
+        settings,
+        stacked,
+        workers,
+    )
     # The conversion names an image without any header; until then its size is unknown.
     headers = {
         image_id: next((facts[path].header for path in paths if facts[path].header), None)
@@ -118,7 +110,7 @@ def find_images(folder: Path, pattern: str, channels: dict[str, str]) -> dict[st
     coded = [path for path in listed if not _is_utf_8(path)]
     if coded:
         raise InputError(
-            f"{folder}: the names of {len(coded)} files are not UTF-8: {_first(coded)}."
+            f"{folder}: the names of {len(coded)} files are not UTF-8: {some_of(coded)}."
             " Rename them, or their folder."
         )
     for path in listed:
@@ -139,7 +131,7 @@ def find_images(folder: Path, pattern: str, channels: dict[str, str]) -> dict[st
     if strange:
         _log.warning(
             "%s: %d image files do not fit the pattern %s and are left out: %s",
-            folder, len(strange), pattern, _first(strange),
+            folder, len(strange), pattern, some_of(strange),
         )  # fmt: skip
     others = other_endings(folder)
     if others:
@@ -153,7 +145,7 @@ def find_images(folder: Path, pattern: str, channels: dict[str, str]) -> dict[st
             f"{folder}: no image file fits the pattern {pattern!r} with the channels"
             f" {', '.join(channels.values())}; "
             + (
-                f"found {_first(strange)}."
+                f"found {some_of(strange)}."
                 if strange
                 else f"no {', '.join(IMAGE_SUFFIXES)} file at all."
             )
@@ -162,55 +154,6 @@ def find_images(folder: Path, pattern: str, channels: dict[str, str]) -> dict[st
         image_id: [files.get(channel, "") for channel in CHANNELS]
         for image_id, files in found.items()
     }
-
-
-def read_labels(path: str | Path, columns: dict[str, str | None]) -> dict[str, dict]:
-    """A CSV table of labels: image id to ``labels`` and what is known of antibody, gene, cell line.
-
-    Comma, semicolon or tab separate the columns. ``columns`` gives their names, None stands for
-    the usual ones. Labels are class numbers (``16 0``) or class names (``Cytosol;Rods & rings``),
-    separated by blanks (numbers only), ``;``, ``|`` or ``,``; an empty cell is an image of none
-    of the classes. Raises InputError with file and line for malformed rows, doubled ids, doubled
-    and unknown classes.
-    """
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            header = file.readline()
-            delimiter = max(",;\t", key=header.count)
-            file.seek(0)
-            reader = csv.reader(file, delimiter=delimiter, strict=True)
-            names = next(reader, [])
-            position = _columns(path, names, columns)
-            table: dict[str, dict] = {}
-            lines: dict[str, int] = {}
-            for cells in reader:
-                where = f"{path}, line {reader.line_num}"
-                if not cells:
-                    continue
-                if len(cells) != len(names):
-                    raise InputError(
-                        f"{where}: {len(cells)} cells, the header has {len(names)}. Cells that"
-                        f" hold a {delimiter!r} must stand in double quotes."
-                    )
-                image_id = cells[position["id"]].strip()
-                if not image_id:
-                    raise InputError(f"{where}: no image id.")
-                if image_id in table:
-                    raise InputError(
-                        f"{where}: image {image_id!r} stands in line {lines[image_id]} already."
-                    )
-                lines[image_id] = reader.line_num
-                about = {name: cells[k].strip() or None for name, k in position.items()}
-                del about["id"]
-                about["labels"] = _parse_labels(cells[position["labels"]], where)
-                table[image_id] = about
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: there is no such table of labels.") from error
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(
-            f"{path}: not a readable CSV table in UTF-8 ({error}). Save it as CSV in UTF-8."
-        ) from error
-    return table
 
 
 def tile_starts(length: int, tile: int) -> list[int]:
@@ -223,35 +166,6 @@ def tile_starts(length: int, tile: int) -> list[int]:
     if count == 1:
         return [0]
     return [k * (length - tile) // (count - 1) for k in range(count)]
-
-
-def grey_range(histogram: np.ndarray, settings: dict, channel: str) -> tuple[float, float]:
-    """The grey values that become 0 and 255, from a histogram over all values of a channel.
-
-    ``settings`` name a ``method``: "percentile" with ``low`` and ``high`` in percent, or
-    "maximum" with a ``value`` (one, or one per channel). Warns of more than 1 % saturation.
-    """
-    if settings["method"] == "maximum":
-        value = settings["value"]
-        low, high = 0.0, float(value[channel] if isinstance(value, dict) else value)
-    else:
-        shares = np.cumsum(histogram) / histogram.sum()
-        low, high = (float(np.searchsorted(shares, settings[end] / 100)) for end in ("low", "high"))
-    if high <= low:
-        raise InputError(
-            f"grey_range: in channel {channel} the percentiles {settings['low']} and"
-            f" {settings['high']} are both the grey value {low:g}: its images are blank, or nearly."
-            " Check them, widen the percentiles, or state a maximum."
-        )
-    saturated = histogram[int(np.ceil(min(high, len(histogram) - 1))) :].sum() / histogram.sum()
-    if saturated > _SATURATED_SHARE:
-        _log.warning(
-            "channel %s: %.1f %% of the pixels are saturated, at or above the grey value %g that"
-            " becomes 255; choose a higher grey_range, or check the exposure if that is the"
-            " camera's maximum",
-            channel, 100 * saturated, high,
-        )  # fmt: skip
-    return low, high
 
 
 def _complete(files: dict[str, list[str]], folder: Path, settings: dict) -> None:
@@ -268,7 +182,7 @@ def _complete(files: dict[str, list[str]], folder: Path, settings: dict) -> None
     ]
     if not missing:
         return
-    named = _first(f"{image_id} lacks {texts[CHANNELS[k]]}" for image_id, k in missing)
+    named = some_of(f"{image_id} lacks {texts[CHANNELS[k]]}" for image_id, k in missing)
     if settings["incomplete"] == "stop":
         raise InputError(
             f"{folder}: {len(missing)} channel files are missing: {named}. Add them, remove the"
@@ -290,7 +204,7 @@ def _labelled(
     if not both:
         raise InputError(
             f"{settings['labels']}: no id of the table is an image of {folder}: the table has"
-            f" {_first(sorted(table)) or 'no rows'}, the folder {_first(sorted(files))}."
+            f" {some_of(sorted(table)) or 'no rows'}, the folder {some_of(sorted(files))}."
         )
     for key, lacking, what, other in (
         ("unlabelled", sorted(files.keys() - table.keys()), "images", "row in"),
@@ -301,45 +215,11 @@ def _labelled(
         first, second = (folder, settings["labels"])
         if key == "absent":
             first, second = second, first
-        message = f"{first}: {len(lacking)} {what} have no {other} {second}: {_first(lacking)}"
+        message = f"{first}: {len(lacking)} {what} have no {other} {second}: {some_of(lacking)}"
         if settings[key] == "stop":
             raise InputError(f"{message}. Mend the table, or set {key} to leave_out.")
         _log.warning("%s; left out", message)
     return both
-
-
-def _columns(path: str | Path, names: list[str], wanted: dict[str, str | None]) -> dict[str, int]:
-    simple = [re.sub(r"[\s-]+", "_", name.strip().lower()) for name in names]
-    position = {}
-    for key, usual in _USUAL_COLUMNS.items():
-        name = wanted[key]
-        places = (
-            [k for k, column in enumerate(simple) if column in usual]
-            if name is None
-            else [k for k, column in enumerate(names) if column.strip() == name]
-        )
-        if len(places) > 1:
-            raise InputError(
-                f"{path}: the columns {', '.join(names[k] for k in places)} may all be the {key};"
-                f" name one as columns.{key}."
-            )
-        if places:
-            position[key] = places[0]
-        elif name is not None or key not in _METADATA:
-            raise InputError(
-                f"{path}, line 1: no column {name or ' or '.join(usual)} for the {key}; the"
-                f" columns are {', '.join(names)}. Name it as columns.{key}."
-            )
-    return position
-
-
-def _parse_labels(cell: str, where: str) -> list[int]:
-    numbers = re.fullmatch(r"[\d\s,;|]*", cell, re.ASCII)
-    words = re.split(r"[\s,;|]+" if numbers else r"[,;|]", cell)
-    labels = [class_number(word, where) for word in words if word.strip()]
-    if len(set(labels)) < len(labels):
-        raise InputError(f"{where}: a class stands twice in {cell!r}.")
-    return labels
 
 
 def _scan(folder: Path, paths: list[str], workers: int) -> dict[str, FileFacts]:
@@ -364,68 +244,9 @@ def _scan(folder: Path, paths: list[str], workers: int) -> dict[str, FileFacts]:
             progress.add()
     if bad:
         _log.warning(
-            "%s: %d of %d files are no images: %s", folder, len(bad), len(paths), _first(bad)
+            "%s: %d of %d files are no images: %s", folder, len(bad), len(paths), some_of(bad)
         )
     return facts
-
-
-def _grey_ranges(
-    folder: Path,
-    files: dict[str, list[str]],
-    facts: dict[str, FileFacts],
-    settings: dict,
-    stacked: bool,
-    workers: int,
-) -> dict[str, tuple[float, float]]:
-    """Grey range of every channel that has 16-bit files, from a fixed sample of its images."""
-    wanted = settings["grey_range"]
-    ranges = {}
-
-    def histogram(k: int, path: str) -> np.ndarray | str:
-        try:
-            planes = read_planes((folder / path).read_bytes())
-            if stacked:
-                plane = plane_of_stack(planes, CHANNELS[k], settings["stack_order"])
-            else:
-                plane = plane_of_channel(planes, CHANNELS[k])
-        except BadImage as error:  # the conversion lists it
-            return f"{path}: {error}"
-        return np.bincount(plane.ravel(), minlength=2**16)
-
-    for k, channel in enumerate(CHANNELS):
-        paths = [paths[k] for _, paths in sorted(files.items())]
-        deep = [p for p in paths if facts[p].header and facts[p].header.dtype == "uint16"]
-        if not deep:
-            continue
-        if shallow := sum(facts[p].header.dtype == "uint8" for p in paths if facts[p].header):
-            _log.warning(
-                "channel %s: %d files have 8 bits and keep their grey values, beside %d of 16 bits"
-                " that are scaled",
-                channel, shallow, len(deep),
-            )  # fmt: skip
-        # A maximum that is stated needs no look at the images, but for the warning.
-        count = min(wanted.get("images", _IMAGES_FOR_SATURATION), len(deep))
-        sample = np.sort(np.random.default_rng(0).choice(len(deep), count, replace=False))
-        total = np.zeros(2**16, np.int64)
-        broken = []
-        with ThreadPoolExecutor(workers) as executor:
-            for one in executor.map(lambda i, k=k, deep=deep: histogram(k, deep[i]), sample):
-                if isinstance(one, str):
-                    broken.append(one)
-                else:
-                    total += one
-        if not total.any():
-            _log.warning(
-                "channel %s: none of %d 16-bit files can be read: %s",
-                channel, count, _first(broken),
-            )  # fmt: skip
-            continue
-        ranges[channel] = grey_range(total, wanted, channel)
-        _log.info(
-            "channel %s: grey values %g to %g become 0 to 255 (%s, %d of %d 16-bit images)",
-            channel, *ranges[channel], wanted["method"], count, len(deep),
-        )  # fmt: skip
-    return ranges
 
 
 def _tile_side(headers: dict[str, Header | None], folder: Path, tiles: dict | None) -> int | None:
@@ -443,7 +264,7 @@ def _tile_side(headers: dict[str, Header | None], folder: Path, tiles: dict | No
     if small:
         raise InputError(
             f"{folder}: a tile of {tiles['size']} px is {box} px of the file, more than"
-            f" {len(small)} of {len(headers)} images have: {_first(small)}. Choose smaller tiles,"
+            f" {len(small)} of {len(headers)} images have: {some_of(small)}. Choose smaller tiles,"
             " or remove these images."
         )
     return box
@@ -468,9 +289,3 @@ def _is_utf_8(path: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-def _first(things: Iterable[str], count: int = 3) -> str:
-    things = list(things)
-    more = f" and {len(things) - count} more" if len(things) > count else ""
-    return ", ".join(things[:count]) + more

@@ -3,7 +3,7 @@
 import logging
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 
 class InputError(Exception):
@@ -32,6 +32,13 @@ def run_program(main: Callable[[], None]) -> None:
     except Exception:
         logging.getLogger("hpaloc").exception("a defect of this program; please report it")
         sys.exit(70)
+
+
+def some_of(things: Iterable[str], count: int = 3) -> str:
+    """The first few of many things, for a message: ``a, b, c and 7 more``."""
+    things = list(things)
+    more = f" and {len(things) - count} more" if len(things) > count else ""
+    return ", ".join(things[:count]) + more
 
 
 def duration(seconds: float) -> str:
