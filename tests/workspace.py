@@ -1,6 +1,7 @@
 """A copy of the project in a folder of its own, where Snakemake can run."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -90,6 +91,12 @@ class Workspace:
                     if name != "total":
                         jobs[name] = int(count)
         return jobs
+
+    def settings_of(self, source: str) -> str:
+        """The settings, as JSON, that a dry run hands to the program that makes a source."""
+        index = f"results/sources/{source}/raw/index.parquet"
+        done = self.run("-n", "--printshellcmds", index)
+        return re.search(r"--settings '(\{.*?\})' ", done.stdout + done.stderr)[1]
 
     def configure(self, changes: dict, overlay: str = "tiny") -> None:
         """Lays ``changes`` (maps merge) over an overlay file."""

@@ -85,3 +85,22 @@ def test_a_source_made_with_other_settings_is_refused(fresh):
     done = fresh.run("-n")
     assert done.returncode != 0
     assert "images: made with 7, the configuration says 72" in done.stdout + done.stderr
+
+
+def test_how_many_images_a_folder_is_said_to_have_is_no_setting_of_the_source(fresh):
+    folder = fresh.path / "mine"
+    folder.mkdir()
+    for channel in ("red", "green", "blue", "yellow"):
+        (folder / f"a_{channel}.png").write_bytes(b"x")
+    mine = {"kind": "local", "folder": "mine"}
+    fresh.configure({"test_source": "mine", "sources": {"mine": mine}})
+    resolved = json.loads(fresh.settings_of("mine"))
+    assert "images" not in resolved
+    record = fresh.path / "results/sources/mine/raw/settings.json"
+    record.parent.mkdir(parents=True)
+    record.write_text(json.dumps({"settings": resolved}))
+    fresh.configure({"sources": {"mine": {"images": 5000}}})
+    assert fresh.planned("arrays")["convert_shard"] == 2 + 125
+    fresh.configure({"sources": {"mine": {"tiles": {"size": 64}}}})
+    done = fresh.run("-n")
+    assert "tiles: made with null" in done.stdout + done.stderr

@@ -58,11 +58,6 @@ STRATEGIES = list(
 )
 TEST_IS_LABELLED = config["sources"][TEST_SOURCE].get("labels", "made") is not None
 
-for name in (TRAIN_SOURCE, TEST_SOURCE):
-    in_words(
-        check_source, name, config["sources"][name], Path(f"{SOURCES}/{name}/raw/settings.json")
-    )
-
 
 wildcard_constraints:
     source="[A-Za-z0-9_-]+",
@@ -79,8 +74,12 @@ def sources_of_kind(kind):
     return "|".join(names) or "(?!)"
 
 
-def source_settings(wildcards):
-    return canonical_json(config["sources"][wildcards.source])
+def source_settings(source):
+    """What a source is made of, as it stores it."""
+    settings = dict(config["sources"][source])
+    if settings["kind"] == "local":
+        del settings["images"]  # cuts the work into jobs and changes no image
+    return settings
 
 
 def arrays_folder(source):
@@ -231,9 +230,11 @@ def labels_digest(source):
     return None
 
 
+# Now, so that another source of that name, a missing folder or table end the run before any job.
 for name in (TRAIN_SOURCE, TEST_SOURCE):
+    record = Path(f"{SOURCES}/{name}/raw/settings.json")
+    in_words(check_source, name, source_settings(name), record)
     if config["sources"][name]["kind"] == "local":
-        # Now, so that a missing folder or table ends the run before any job.
         folder_listing(name)
         labels_digest(name)
 

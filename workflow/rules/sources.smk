@@ -22,7 +22,7 @@ rule simulate_source:
         runtime="12h",
     params:
         code=code_digest("simulate_source"),
-        settings=source_settings,
+        settings=lambda wildcards: canonical_json(source_settings(wildcards.source)),
         raw=lambda wildcards: f"{SOURCES}/{wildcards.source}/raw",
     shell:
         "python $HPALOC/simulate_source.py --name {wildcards.source} --settings {params.settings:q}"
@@ -49,7 +49,7 @@ rule index_local:
         runtime="4h",
     params:
         code=code_digest("index_local"),
-        settings=source_settings,
+        settings=lambda wildcards: canonical_json(source_settings(wildcards.source)),
         # The folder is no input (too many files): another listing or label table is the trigger.
         listing=lambda wildcards: folder_listing(wildcards.source)[1],
         labels=lambda wildcards: labels_digest(wildcards.source),
