@@ -101,7 +101,10 @@ def find_images(folder: Path, pattern: str, channels: dict[str, str]) -> dict[st
     folders whose names begin with a dot are left out.
     """
     if not folder.is_dir():
-        raise InputError(f"{folder}: there is no such folder of images.")
+        raise InputError(
+            f"{folder}: there is no such folder of images. Put them there, or name their folder in"
+            " the configuration."
+        )
     regex = pattern_regex(pattern, channels)
     channel_of = {text: channel for channel, text in channels.items()}
     found: dict[str, dict[str, str]] = {}
