@@ -212,3 +212,10 @@ def test_the_schema_names_the_cell_lines_that_can_be_drawn():
 
     lines = load_schema()["$defs"]["simulated"]["properties"]["cell_lines"]
     assert lines["items"]["enum"] == lines["default"] == list(CELL_LINES)
+
+
+def test_defaults_are_filled_below_lists(config):
+    set_key(config, "evaluation/human_answers", [{"name": "A. Person", "answers": "sheet.csv"}])
+    assert resolve(config)["evaluation"]["human_answers"] == [
+        {"name": "A. Person", "answers": "sheet.csv", "truth": None}
+    ]

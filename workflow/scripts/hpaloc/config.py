@@ -100,6 +100,9 @@ def _fill(value: Any, schema: dict, root: dict) -> None:
     """Sets the default of every key that is not there, in place, down the tree."""
     schema = _looked_up(schema, root)
     schema = _variant(value, schema, root) or schema
+    if isinstance(value, list) and isinstance(schema.get("items"), dict):
+        for item in value:
+            _fill(item, schema["items"], root)
     if not isinstance(value, dict):
         return
     for key, part in schema.get("properties", {}).items():
