@@ -1,0 +1,1 @@
+"""Fetching of many files from public hosts: polite to them, and safe against what they answer."""
