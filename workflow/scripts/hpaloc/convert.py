@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from threadpoolctl import threadpool_limits
 
 from hpaloc.classes import CHANNELS
-from hpaloc.files import inside, write_csv, written_whole
+from hpaloc.files import write_csv, written_whole
 from hpaloc.images import (
     BadImage,
     Header,
@@ -34,6 +34,7 @@ from hpaloc.images import (
 )
 from hpaloc.index import FILE_COLUMNS, write_index
 from hpaloc.log import InputError, Progress
+from hpaloc.raw_files import Read, raw_files
 from hpaloc.shards import shard_range
 
 _ROWS_SCHEMA = pa.schema(
@@ -69,11 +70,11 @@ def convert_shard(
 ) -> None:
     """Converts the images of one shard to ``array`` (.npy, uint8 n × size × size × 4, C order).
 
-    ``index`` is the whole raw index and ``root`` the folder of its paths. ``rows`` becomes a
-    table of every image of the shard with its row, or null and the reason, and holds one sha256
-    for the pixels (of the sums of the rows, which the threads compute). A bad image never stops
-    the shard. Images go straight to their rows of the file; several are in work at a time, one
-    per thread, so memory does not grow with the shard.
+    ``index`` is the whole raw index and ``root`` the folder, or the zip archive, of its paths.
+    ``rows`` becomes a table of every image of the shard with its row, or null and the reason, and
+    holds one sha256 for the pixels (of the sums of the rows, which the threads compute). A bad
+    image never stops the shard. Images go straight to their rows of the file; several are in work
+    at a time, one per thread, so memory does not grow with the shard.
     """
     part = index.iloc[shard_range(len(index), shard, shards)]
     records = part.to_dict("records")
@@ -84,13 +85,14 @@ def convert_shard(
     # The images are the parallel unit: threads inside of the libraries would only compete.
     cv2.setNumThreads(1)
     with (
+        raw_files(root) as read,
         written_whole(array) as aside,
         open(aside, "w+b") as file,
         threadpool_limits(1),
         ThreadPoolExecutor(threads) as executor,
     ):
         offset = _begin_array(file, len(records), size)
-        work = functools.partial(_convert_group, root, stack_order, size, file.fileno(), offset)
+        work = functools.partial(_convert_group, read, stack_order, size, file.fileno(), offset)
         for found in executor.map(work, groups):
             results += found
             progress.add(len(found))
@@ -219,7 +221,7 @@ def _write_at(descriptor: int, data: bytes | np.ndarray, place: int) -> None:
 
 
 def _convert_group(
-    root: Path,
+    read: Read,
     stack_order: Sequence[str],
     size: int,
     descriptor: int,
@@ -234,7 +236,7 @@ def _convert_group(
     first = group[0][1]
     boxes = [tuple(record[name] for name in ("x", "y", "width", "height")) for _, record in group]
     try:
-        planes = _read_image(root, first, stack_order, boxes, size)
+        planes = _read_image(read, first, stack_order, boxes, size)
     except _BadFile as error:
         return [error.problem] * len(group)
     sums = []
@@ -261,7 +263,7 @@ class _BadFile(Exception):
 
 
 def _read_image(
-    root: Path,
+    read: Read,
     record: dict,
     stack_order: Sequence[str],
     boxes: list[tuple[int, int, int, int]],
@@ -274,7 +276,7 @@ def _read_image(
     for channel in CHANNELS:
         try:
             if data is None or not stacked:
-                data = _read_file(root, record, channel)
+                data = _read_file(read, record, channel)
                 header = read_header(data)
                 image_size = image_size or (header.width, header.height)
                 _check_size(header, image_size, record, boxes)
@@ -293,13 +295,8 @@ def _read_image(
     return result
 
 
-def _read_file(root: Path, record: dict, channel: str) -> bytes:
-    name, where = record[f"path_{channel}"], f"image {record['image_id']}"
-    try:
-        data = inside(root, name, where).read_bytes()
-    except OSError as error:
-        missing = isinstance(error, FileNotFoundError)
-        raise BadImage("missing" if missing else f"cannot be read ({error.strerror})") from error
+def _read_file(read: Read, record: dict, channel: str) -> bytes:
+    data = read(record[f"path_{channel}"], f"image {record['image_id']}")
     if not data:
         raise BadImage("empty file")
     expected = record[f"bytes_{channel}"]

@@ -70,7 +70,7 @@ def read_index(path: str | Path) -> pd.DataFrame:
 
 
 def root_of(settings: dict, index: str | Path) -> Path:
-    """The folder where the paths of a raw index start: ``settings`` is its settings.json."""
+    """The folder or zip archive of the paths of a raw index: ``settings`` is its settings.json."""
     return Path(index).parent if settings["root"] == "." else Path(settings["root"])
 
 

@@ -1,34 +1,18 @@
 """A folder of a user's own images as a source: names to channels, labels to images, tiles."""
 
-import hashlib
 import logging
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
 
-import numpy as np
 import pandas as pd
 
 from hpaloc.classes import CHANNELS
+from hpaloc.file_facts import file_columns, image_size, scan_files
 from hpaloc.grey_range import grey_ranges
-from hpaloc.images import (
-    BadImage,
-    Header,
-    read_header,
-)
 from hpaloc.label_table import read_labels
 from hpaloc.listing import IMAGE_SUFFIXES, list_images, other_endings, pattern_regex
-from hpaloc.log import InputError, Progress, some_of
+from hpaloc.log import InputError, some_of
 
 _log = logging.getLogger("hpaloc")
-
-
-class FileFacts(NamedTuple):
-    """Size in bytes, sha256 and header of a file; the header is None where it is no image."""
-
-    bytes: int
-    sha256: str
-    header: Header | None
 
 
 def index_folder(name: str, settings: dict, workers: int) -> pd.DataFrame:
@@ -47,7 +31,12 @@ def index_folder(name: str, settings: dict, workers: int) -> pd.DataFrame:
     if settings["labels"] is not None:
         table = read_labels(settings["labels"], settings["columns"])
         files = _labelled(files, table, folder, settings)
-    facts = _scan(folder, sorted({path for paths in files.values() for path in paths}), workers)
+    paths = sorted({path for paths in files.values() for path in paths})
+    facts, bad = scan_files(lambda path: (folder / path).read_bytes(), paths, workers)
+    if bad:
+        _log.warning(
+            "%s: %d of %d files are no images: %s", folder, len(bad), len(paths), some_of(bad)
+        )
     ranges = grey_ranges(
         folder,
         files,
@@ -56,30 +45,13 @@ def index_folder(name: str, settings: dict, workers: int) -> pd.DataFrame:
         stacked,
         workers,
     )
-    # The conversion names an image without any header; until then its size is unknown.
-    headers = {
-        image_id: next((facts[path].header for path in paths if facts[path].header), None)
-        for image_id, paths in files.items()
-    }
-    box = _tile_side(headers, folder, settings["tiles"])
+    sizes = {image_id: image_size(paths, facts) for image_id, paths in files.items()}
+    box = _tile_side(sizes, folder, settings["tiles"])
     rows = []
     for image_id, paths in sorted(files.items()):
         about = table[image_id] if table else {"labels": None}
         row = {"image_id": image_id, "parent": image_id, "source": name, **about}
-        for channel, path in zip(CHANNELS, paths, strict=True):
-            fact = facts[path]
-            sixteen = fact.header is not None and fact.header.dtype == "uint16"
-            # A channel has no range where none of its 16-bit files can be read.
-            low, high = ranges.get(channel, (np.nan, np.nan)) if sixteen else (np.nan, np.nan)
-            row |= {
-                f"path_{channel}": path,
-                f"bytes_{channel}": fact.bytes,
-                f"sha256_{channel}": fact.sha256,
-                f"low_{channel}": low,
-                f"high_{channel}": high,
-            }
-        header = headers[image_id]
-        rows += _boxes(row, (header.width, header.height) if header else (0, 0), box)
+        rows += _boxes(row | file_columns(paths, facts, ranges), sizes[image_id], box)
     frame = pd.DataFrame(rows).sort_values("image_id", kind="stable", ignore_index=True)
     stretched = frame[frame["width"] != frame["height"]]
     if len(stretched):
@@ -225,34 +197,7 @@ def _labelled(
     return both
 
 
-def _scan(folder: Path, paths: list[str], workers: int) -> dict[str, FileFacts]:
-    def scan(path: str) -> tuple[FileFacts, str]:
-        try:
-            data = (folder / path).read_bytes()
-        except OSError as error:
-            return FileFacts(0, "", None), error.strerror
-        sha256 = hashlib.sha256(data).hexdigest()
-        try:
-            return FileFacts(len(data), sha256, read_header(data)), ""
-        except BadImage as error:
-            return FileFacts(len(data), sha256, None), str(error)
-
-    progress = Progress("indexed", len(paths), "files")
-    facts, bad = {}, []
-    with ThreadPoolExecutor(workers) as executor:
-        for path, (fact, reason) in zip(paths, executor.map(scan, paths), strict=True):
-            facts[path] = fact
-            if reason:
-                bad.append(f"{path}: {reason}")
-            progress.add()
-    if bad:
-        _log.warning(
-            "%s: %d of %d files are no images: %s", folder, len(bad), len(paths), some_of(bad)
-        )
-    return facts
-
-
-def _tile_side(headers: dict[str, Header | None], folder: Path, tiles: dict | None) -> int | None:
+def _tile_side(sizes: dict[str, tuple[int, int]], folder: Path, tiles: dict | None) -> int | None:
     """Side of a tile in pixels of the files; refused where it is more than an image has."""
     if tiles is None:
         return None
@@ -260,14 +205,14 @@ def _tile_side(headers: dict[str, Header | None], folder: Path, tiles: dict | No
     if tiles["pixel_size"] is not None and tiles["source_pixel_size"] is not None:
         box = max(1, round(box * tiles["pixel_size"] / tiles["source_pixel_size"]))
     small = [
-        f"{image_id} has {header.width} × {header.height} px"
-        for image_id, header in sorted(headers.items())
-        if header and min(header.width, header.height) < box
+        f"{image_id} has {width} × {height} px"
+        for image_id, (width, height) in sorted(sizes.items())
+        if 0 < min(width, height) < box
     ]
     if small:
         raise InputError(
             f"{folder}: a tile of {tiles['size']} px is {box} px of the file, more than"
-            f" {len(small)} of {len(headers)} images have: {some_of(small)}. Choose smaller tiles,"
+            f" {len(small)} of {len(sizes)} images have: {some_of(small)}. Choose smaller tiles,"
             " or remove these images."
         )
     return box
