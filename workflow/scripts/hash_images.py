@@ -1,0 +1,38 @@
+"""Makes a perceptual hash and a thumbnail of every image of the arrays, to find duplicates by."""
+
+import argparse
+import logging
+
+import numpy as np
+
+from hpaloc.audit.hashes import hash_arrays
+from hpaloc.audit.table import write_hashes
+from hpaloc.files import write_digest
+from hpaloc.log import run_program, some_of
+from hpaloc.shards import open_arrays
+
+log = logging.getLogger("hpaloc")
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--arrays", required=True, help="index of the arrays (Parquet)")
+    parser.add_argument("--hashes", required=True, help="output: a row per image (Parquet)")
+    parser.add_argument("--digest", required=True, help="output: sha256 of the hashes")
+    parser.add_argument("--threads", type=int, default=1, help="images hashed at a time")
+    args = parser.parse_args(argv)
+
+    frame, shards = open_arrays(args.arrays)
+    hashes = hash_arrays(frame, shards, args.threads)
+    blank = np.flatnonzero(hashes.blank)
+    if len(blank):
+        log.warning(
+            "%d of %d images are too blank to be compared with others: %s",
+            len(blank), len(frame), some_of(hashes.image_id[blank], 20),
+        )  # fmt: skip
+    write_hashes(hashes, args.hashes)
+    write_digest(args.hashes, args.digest)
+
+
+if __name__ == "__main__":
+    run_program(main)
