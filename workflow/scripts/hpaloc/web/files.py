@@ -41,3 +41,7 @@ class Refused(Exception):
     def __init__(self, reason: str, again: bool = False):
         super().__init__(reason)
         self.again = again
+
+
+class Unreachable(Exception):
+    """Why nothing usable came this time: another attempt, or another run, may get it."""
