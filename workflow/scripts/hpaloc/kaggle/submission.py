@@ -1,0 +1,58 @@
+"""Predictions as the competition takes them: one row for each id, in the order of its table."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from hpaloc.calling import submission_table
+from hpaloc.log import InputError, some_of
+
+
+def ordered_submission(labels: str | Path, order: str | Path) -> pd.DataFrame:
+    """Columns Id, Predicted: called labels in the order of sample_submission.csv.
+
+    ``labels`` is a table that call_labels made: labels.parquet (columns image_id and labels), or
+    submission.csv (Id,Predicted). Raises InputError, with some of the ids, where the two tables
+    are not of the same images.
+    """
+    called = _called(Path(labels)).set_index("Id")["Predicted"]
+    ids = _table(Path(order))["Id"]
+    for path, column in ((labels, called.index.to_series()), (order, ids)):
+        doubled = column[column.duplicated()]
+        if len(doubled):
+            raise InputError(f"{path}: {len(doubled)} ids stand twice: {some_of(doubled)}.")
+    missing, extra = ids[~ids.isin(called.index)], called.index[~called.index.isin(ids)]
+    if len(missing):
+        raise InputError(
+            f"{labels}: {len(missing)} of {len(ids)} images of {order} have no prediction:"
+            f" {some_of(missing)}. The competition takes complete submissions only: see"
+            " quarantine.csv of the source for images that could not be used."
+        )
+    if len(extra):
+        raise InputError(
+            f"{labels}: {len(extra)} images are not in {order}: {some_of(extra)}. These are"
+            " predictions of another source than the competition's test images."
+        )
+    return pd.DataFrame({"Id": ids, "Predicted": called.loc[ids].to_numpy()})
+
+
+def _called(path: Path) -> pd.DataFrame:
+    if path.suffix == ".csv":
+        return _table(path)
+    try:
+        return submission_table(pd.read_parquet(path, columns=["image_id", "labels"]))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: not a table of called labels ({error}).") from error
+
+
+def _table(path: Path) -> pd.DataFrame:
+    """Columns Id and Predicted as text."""
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: not a readable CSV table ({error}).") from error
+    if not {"Id", "Predicted"} <= set(table.columns):
+        raise InputError(
+            f"{path}: the columns are {', '.join(table.columns)}; a submission has Id, Predicted."
+        )
+    return table[["Id", "Predicted"]]

@@ -1,0 +1,39 @@
+"""Indexes the training or the test images of Kaggle's competition as a source."""
+
+import argparse
+import json
+from pathlib import Path
+
+from hpaloc.files import write_json
+from hpaloc.index import write_index
+from hpaloc.kaggle.source import index_part
+from hpaloc.log import run_program
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--name", required=True, help="name of the source")
+    parser.add_argument("--settings", required=True, help="settings of the source, JSON")
+    parser.add_argument("--files", required=True, help="files that fetch_kaggle found (JSON)")
+    parser.add_argument("--index", required=True, help="out: index of the images (Parquet)")
+    parser.add_argument("--digest", required=True, help="out: sha256 of the index")
+    parser.add_argument("--settings-out", required=True, help="out: settings as resolved (JSON)")
+    parser.add_argument("--workers", type=int, default=1, help="threads that read files")
+    arguments = parser.parse_args(argv)
+
+    settings = json.loads(arguments.settings)
+    files = json.loads(Path(arguments.files).read_text(encoding="utf-8"))
+    frame = index_part(arguments.name, files, arguments.workers)
+    resolved = {
+        "kind": "kaggle",
+        "settings": settings,
+        "root": files["images"]["path"],
+        "simulated": False,
+        "labelled": files["part"] == "train",
+    }
+    write_json(resolved, arguments.settings_out)
+    write_index(frame, arguments.index, arguments.digest)
+
+
+if __name__ == "__main__":
+    run_program(main)

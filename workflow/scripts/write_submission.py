@@ -1,0 +1,35 @@
+"""Writes predictions in the order that Kaggle's competition asks for."""
+
+import argparse
+import json
+import logging
+from pathlib import Path
+
+from hpaloc.files import write_csv
+from hpaloc.kaggle.submission import ordered_submission
+from hpaloc.log import run_program
+
+log = logging.getLogger("hpaloc")
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--labels", required=True, help="what call_labels made (labels.parquet or submission.csv)"
+    )
+    order = parser.add_mutually_exclusive_group(required=True)
+    order.add_argument("--order", help="the competition's sample_submission.csv")
+    order.add_argument("--files", help="files.json of the test source, which names that table")
+    parser.add_argument("--submission", required=True, help="out: Id,Predicted (CSV)")
+    arguments = parser.parse_args(argv)
+
+    table = arguments.order
+    if table is None:
+        table = json.loads(Path(arguments.files).read_text(encoding="utf-8"))["table"]["path"]
+    submission = ordered_submission(arguments.labels, table)
+    write_csv(submission, arguments.submission)
+    log.info("%s: %d rows in the order of %s", arguments.submission, len(submission), table)
+
+
+if __name__ == "__main__":
+    run_program(main)
