@@ -1,0 +1,45 @@
+"""Lists the images that entries of the atlas name, labelled by the paper's rule."""
+
+import argparse
+
+from hpaloc.files import write_csv
+from hpaloc.hpa.atlas import write_atlas
+from hpaloc.hpa.image_list import read_image_list
+from hpaloc.hpa.walk import walk_fetched, walk_folder
+from hpaloc.log import run_program
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--xml", metavar="FOLDER", help="folder of entries, .xml or .xml.gz")
+    source.add_argument("--list", metavar="CSV", help="list of images, columns Id and Target")
+    source.add_argument("--entries", help="table of fetched entries, with --downloads")
+    parser.add_argument("--downloads", help="folder where the paths of --entries start")
+    parser.add_argument(
+        "--bad-entries", choices=("skip", "stop"), default="skip",
+        help="what a file that is no gene entry does: it is listed and skipped, or the run stops",
+    )  # fmt: skip
+    parser.add_argument("--index", required=True, help="out: list of the images (Parquet)")
+    parser.add_argument("--digest", help="out: sha256 of the list")
+    parser.add_argument("--left-out", help="out: files that are no gene entries, and why (CSV)")
+    parser.add_argument("--workers", type=int, default=1, help="processes that read entries")
+    arguments = parser.parse_args(argv)
+    if arguments.entries and not arguments.downloads:
+        parser.error("--entries needs --downloads")
+
+    if arguments.list:
+        images, left_out = read_image_list(arguments.list, arguments.bad_entries)
+    elif arguments.xml:
+        images, left_out = walk_folder(arguments.xml, arguments.bad_entries, arguments.workers)
+    else:
+        images, left_out = walk_fetched(
+            arguments.entries, arguments.downloads, arguments.bad_entries, arguments.workers
+        )
+    write_atlas(images, arguments.index, arguments.digest)
+    if arguments.left_out:
+        write_csv(left_out, arguments.left_out)
+
+
+if __name__ == "__main__":
+    run_program(main)

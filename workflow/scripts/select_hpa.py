@@ -1,0 +1,33 @@
+"""Chooses the images of an hpa source from the list of the atlas's images."""
+
+import argparse
+import json
+
+from hpaloc.files import write_csv
+from hpaloc.hpa.atlas import read_atlas, write_atlas
+from hpaloc.hpa.selection import select_images
+from hpaloc.index import read_index
+from hpaloc.log import run_program
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--index", required=True, help="list of the atlas's images (index_hpa)")
+    parser.add_argument("--settings", required=True, help="settings of the source, JSON")
+    parser.add_argument("--other-index", help="index of the source to be kept apart from")
+    parser.add_argument("--images", required=True, help="out: the selected images (Parquet)")
+    parser.add_argument("--digest", required=True, help="out: sha256 of the selected images")
+    parser.add_argument("--left-out", help="out: images that had to be left out, and why (CSV)")
+    arguments = parser.parse_args(argv)
+
+    other = read_index(arguments.other_index) if arguments.other_index else None
+    images, left_out = select_images(
+        read_atlas(arguments.index), json.loads(arguments.settings), other
+    )
+    write_atlas(images, arguments.images, arguments.digest)
+    if arguments.left_out:
+        write_csv(left_out, arguments.left_out)
+
+
+if __name__ == "__main__":
+    run_program(main)
