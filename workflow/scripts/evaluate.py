@@ -14,6 +14,9 @@ from hpaloc.evaluation import (
     labelled_images,
     metrics_table,
     per_class_table,
+    read_audit,
+    subsets_of,
+    subsets_table,
 )
 from hpaloc.files import write_csv, write_parquet
 from hpaloc.index import read_index
@@ -37,7 +40,11 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--per-class", required=True, help="output: scores of classes (CSV)")
     parser.add_argument("--baselines", required=True, help="output: constant answers (CSV)")
     parser.add_argument("--curves", required=True, help="output: precision-recall curves (Parquet)")
+    parser.add_argument("--audit", help="what training is known to share with images (Parquet)")
+    parser.add_argument("--subsets", help="output: scores without what it shares (CSV)")
     args = parser.parse_args(argv)
+    if (args.audit is None) != (args.subsets is None):
+        parser.error("--audit and --subsets go together")
     if len(args.fold_predictions) != len(args.folds):
         parser.error("--fold-predictions and --folds must name as many folds each")
 
@@ -54,6 +61,9 @@ def main(argv: list[str] | None = None) -> None:
         {str(name): strategy_thresholds(thresholds, name) for name in args.strategies},
     )
     positives = thresholds["positives"].to_numpy(dtype=np.int64)[1:]
+    if args.audit is not None:
+        subsets = subsets_of(read_audit(args.audit, images["image_id"]))
+        write_csv(subsets_table(truth, called, probability, subsets), args.subsets)
     write_csv(metrics_table(truth, called, probability), args.metrics)
     write_csv(per_class_table(truth, called, probability), args.per_class)
     write_csv(baselines_table(truth, positives), args.baselines)

@@ -4,10 +4,11 @@ import argparse
 import json
 import logging
 
+from hpaloc.audit.groups import read_groups
 from hpaloc.files import write_csv, write_digest, write_parquet
 from hpaloc.folds import fold_counts, make_folds
 from hpaloc.index import read_index
-from hpaloc.log import run_program
+from hpaloc.log import InputError, run_program
 
 log = logging.getLogger("hpaloc")
 
@@ -21,14 +22,23 @@ def main(argv: list[str] | None = None) -> None:
         "--group-by",
         default=[],
         type=json.loads,
-        help='columns of the index, as JSON: ["antibody"]; tiles of an image always stay together',
+        help='columns of the index, as JSON: ["antibody"], and "duplicates" of --duplicates;'
+        " tiles of an image always stay together",
     )
+    parser.add_argument("--duplicates", help="groups of images that are the same field (Parquet)")
     parser.add_argument("--folds", required=True, help="output: image_id, group, fold (Parquet)")
     parser.add_argument("--digest", required=True, help="output: sha256 of the folds")
     parser.add_argument("--counts", required=True, help="output: images of each class (CSV)")
     args = parser.parse_args(argv)
 
     index = read_index(args.arrays)
+    if "duplicates" in args.group_by:
+        if args.duplicates is None:
+            raise InputError(
+                "folds are to be grouped by duplicates, but no table of them is given: pass what"
+                " duplicates_train makes as --duplicates."
+            )
+        index["duplicates"] = read_groups(args.duplicates, index, args.arrays)
     folds = make_folds(index, args.n, args.seed, args.group_by)
     counts = fold_counts(folds, index, args.n)
     log.info(

@@ -5,9 +5,11 @@ Tables hold scores rounded to six decimals, enough to compare and the same on ev
 
 import logging
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from hpaloc.classes import CLASS_NAMES, N_CLASSES
 from hpaloc.log import InputError
@@ -82,6 +84,84 @@ def metrics_table(truth: np.ndarray, called: dict, probability: dict) -> pd.Data
         values = scores(truth, predicted) | ranking[fold]
         table = scores_table(values).assign(fold=fold, strategy=strategy)
         tables.append(table[["fold", "strategy", "metric", "published_name", "value"]])
+    return pd.concat(tables, ignore_index=True)
+
+
+def read_audit(path: str | Path, image_ids: Sequence[str]) -> pd.DataFrame:
+    """What the audit knows of the images, joined by id, see ``hpaloc.audit.leakage.test_images``.
+
+    Columns twin_in_training, antibody_seen and gene_seen: True, False or missing. Raises
+    InputError for an image that was not audited.
+    """
+    columns = ["twin_in_training", "antibody_seen", "gene_seen"]
+    try:
+        table = pd.read_parquet(path, columns=["image_id", *columns])
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise InputError(f"{path}: not a table of audited images ({error}).") from error
+    missing = ~pd.Index(image_ids).isin(table["image_id"])
+    if missing.any():
+        raise InputError(
+            f"{path}: {missing.sum()} of {len(missing)} images were not audited, the first is"
+            f" {np.asarray(image_ids)[missing][0]!r}. Delete the table and audit again."
+        )
+    return table.set_index("image_id").loc[list(image_ids), columns].astype("boolean")
+
+
+def subsets_of(audit: pd.DataFrame) -> dict[str, np.ndarray | None]:
+    """The images of the three scores, bool n; None where nobody knows which they are.
+
+    ``audit`` is that of ``read_audit``. An image of which it is not known whether its antibody or
+    gene is in training is not among those without. What is unknown or empty goes to the log.
+    """
+    unseen = ~audit["antibody_seen"] & ~audit["gene_seen"]
+    unknown = int(unseen.isna().sum())
+    if unknown:
+        log.warning(
+            "of %d of %d test images it is not known whether their antibody or gene is in training;"
+            " they are left out of the score without seen ones",
+            unknown, len(audit),
+        )  # fmt: skip
+    subsets = {
+        "all": np.ones(len(audit), dtype=bool),
+        "without_twins": ~audit["twin_in_training"].to_numpy(dtype=bool),
+        "without_seen_antibodies_and_genes": (
+            None if unseen.isna().all() else unseen.fillna(False).to_numpy(dtype=bool)
+        ),
+    }
+    for name, kept in subsets.items():
+        if kept is not None and not kept.any():
+            log.warning("no test image is left for the scores %r: they are empty", name)
+    return subsets
+
+
+def subsets_table(
+    truth: np.ndarray, called: dict, probability: dict, subsets: dict[str, np.ndarray | None]
+) -> pd.DataFrame:
+    """``metrics_table`` of subsets of the images (``subsets_of``), one after the other.
+
+    Columns subset, images, classes, fold, strategy, metric, published_name, value. classes counts
+    those with at least one image in the subset: macro averages take the others as 0, but
+    macro_f1_present, so that macro averages of subsets with other classes do not compare.
+    Values are empty in a subset without images, and so are images and classes in an unknown one.
+    """
+    tables = []
+    complete = metrics_table(truth, called, probability)
+    for name, kept in subsets.items():
+        if kept is None:
+            table, images, classes = complete.assign(value=""), "", ""
+        elif not kept.any():
+            table, images, classes = complete.assign(value=""), 0, 0
+        else:
+            table = complete
+            if not kept.all():
+                table = metrics_table(
+                    truth[kept],
+                    {key: values[kept] for key, values in called.items()},
+                    {key: values[kept] for key, values in probability.items()},
+                )
+            images, classes = int(kept.sum()), int(truth[kept].any(axis=0).sum())
+        about = pd.DataFrame({"subset": name, "images": images, "classes": classes}, table.index)
+        tables.append(pd.concat([about, table], axis=1))
     return pd.concat(tables, ignore_index=True)
 
 

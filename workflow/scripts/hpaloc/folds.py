@@ -22,6 +22,7 @@ def make_folds(
 
     Images that share their ``parent`` or a value of any of the columns ``group_by`` form one
     unit, also through other images, and a unit lies in one fold. Empty values group nothing.
+    A column ``duplicates`` (hpaloc.audit.groups) is one like any other.
     Returns image_id str (sorted), group str (the first parent of the unit), fold int8 from 1.
     The folds depend on the images and the seed, not on the order of ``index``.
     Raises InputError for unlabelled images, unknown columns and fewer units than folds.
