@@ -147,8 +147,8 @@ class AtlasServer:
                         break
                 finally:
                     self._count(-1)
-        except (ConnectionError, asyncio.IncompleteReadError):
-            pass  # the client went away
+        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            pass  # the client went away, or the server is to end
         finally:
             writer.close()
 
