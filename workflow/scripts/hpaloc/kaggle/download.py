@@ -20,8 +20,6 @@ import logging
 import os
 import random
 import re
-import shutil
-import threading
 import time
 import traceback
 from collections.abc import Iterator
@@ -31,12 +29,10 @@ from typing import Any
 from hpaloc.archive import Archive, BadMember
 from hpaloc.files import write_json, written_whole
 from hpaloc.log import InputError, duration
+from hpaloc.transfer import cause_of, check_room, growth_logged, in_gib, size_of_file
 
 _log = logging.getLogger("hpaloc")
 
-_GIB = 2**30
-# Beside the file itself, for what else the machine writes.
-_MARGIN = _GIB
 _LONGEST_PAUSE_S = 60
 _LONGEST_RETRY_AFTER_S = 600
 _TEMPORARY_STATUS = (408, 425, 429, 500, 502, 503, 504)
@@ -71,15 +67,15 @@ def download(competition: str, name: str | None, path: Path, network: dict[str, 
     partial.parent.mkdir(parents=True, exist_ok=True)
     failures, corrupt = 0, False
     while True:
-        before = _size(partial)
+        before = size_of_file(partial)
         try:
             _attempt(competition, name, partial, network["timeout_s"])
         except _Interrupted as fault:
-            failures = 1 if _size(partial) > before else failures + 1
+            failures = 1 if size_of_file(partial) > before else failures + 1
             if failures >= network["attempts"]:
                 raise InputError(
                     f"{what} cannot be fetched from Kaggle: {fault} ({failures} tries). What has"
-                    f" come, {_gib(_size(partial))}, is kept: run again to go on from there, or"
+                    f" come, {in_gib(size_of_file(partial))}, is kept: run again to go on from there, or"
                     f" {_by_hand(competition, path.name)}"
                 ) from None
             pause = fault.pause_s
@@ -99,7 +95,7 @@ def download(competition: str, name: str | None, path: Path, network: dict[str, 
         else:
             os.replace(partial, path)
             _identity_path(partial).unlink(missing_ok=True)
-            _log.info("%s: %s, whole and checked", path, _gib(_size(path)))
+            _log.info("%s: %s, whole and checked", path, in_gib(size_of_file(path)))
             return
 
 
@@ -118,9 +114,10 @@ def _attempt(competition: str, name: str | None, partial: Path, timeout_s: float
                     raise _Corrupt("Kaggle answered with a web page")
                 _forget_another(partial, identity)
                 whole = identity["bytes"]
-                if whole is None or _size(partial) != whole:
-                    _check_disk(partial, whole)
-                    with _progress(partial, whole):
+                if whole is None or size_of_file(partial) != whole:
+                    if whole is not None:
+                        check_room(partial, whole)
+                    with growth_logged(partial, whole):
                         try:
                             download_file(response, str(partial), CompetitionHandle(competition))
                         except DataCorruptionError:
@@ -189,12 +186,12 @@ def _in_words(competition: str, partial: Path, timeout_s: float) -> Iterator[Non
         requests.exceptions.ChunkedEncodingError,
         requests.exceptions.ContentDecodingError,
     ) as error:
-        raise _Interrupted(f"the connection failed ({_cause(error)})") from None
+        raise _Interrupted(f"the connection failed ({cause_of(error)})") from None
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise InputError(
                 f"{partial}: no room left ({error.strerror}). What has come,"
-                f" {_gib(_size(partial))}, is kept: free some space and run again."
+                f" {in_gib(size_of_file(partial))}, is kept: free some space and run again."
             ) from None
         raise InputError(_defect(error)) from None
     except Exception as error:  # noqa: BLE001 - whatever it is, its text may hold a secret
@@ -280,7 +277,7 @@ def _forget_another(partial: Path, identity: dict[str, Any]) -> None:
         if begun != identity:
             _log.warning("%s: the file at Kaggle has changed since; begun again", partial.name)
             partial.unlink()
-        elif identity["bytes"] is not None and _size(partial) > identity["bytes"]:
+        elif identity["bytes"] is not None and size_of_file(partial) > identity["bytes"]:
             _log.warning("%s: longer than the file at Kaggle; begun again", partial.name)
             partial.unlink()
     if begun != identity:
@@ -291,27 +288,14 @@ def _identity_path(partial: Path) -> Path:
     return partial.with_name(f"{partial.name}.json")
 
 
-def _check_disk(partial: Path, whole: int | None) -> None:
-    if whole is None:
-        return
-    needed = whole - _size(partial) + _MARGIN
-    free = shutil.disk_usage(partial.parent).free
-    if free < needed:
-        raise InputError(
-            f"{partial.parent}: {_gib(needed - free)} of disk space are missing. The download needs"
-            f" {_gib(needed)} more ({_gib(whole)} in all, {_gib(_MARGIN)} to spare),"
-            f" {_gib(free)} are free. Free some, or let results/ be a link to a larger disk."
-        )
-
-
 def _check_contents(partial: Path, identity: dict[str, Any]) -> None:
     """Raises _Corrupt unless the file is what its name says; a table in a zip file is unpacked.
 
     An archive that has the MD5 sum that Kaggle states and is refused all the same would come
     again as it is: that is an InputError.
     """
-    if identity["bytes"] not in (None, _size(partial)):
-        raise _Corrupt(f"it has {_size(partial)} bytes instead of {identity['bytes']}")
+    if identity["bytes"] not in (None, size_of_file(partial)):
+        raise _Corrupt(f"it has {size_of_file(partial)} bytes instead of {identity['bytes']}")
     with open(partial, "rb") as file:
         begins = file.read(512)
     try:
@@ -341,45 +325,6 @@ def _quiet() -> Iterator[None]:
         yield
 
 
-@contextlib.contextmanager
-def _progress(partial: Path, whole: int | None, every_s: float = 10) -> Iterator[None]:
-    """Lines on how far a growing file is, with the rate since the last line and the time left."""
-    ended = threading.Event()
-
-    def report() -> None:
-        last = _size(partial)
-        while not ended.wait(every_s):
-            size = _size(partial)
-            rate = (size - last) / every_s
-            last = size
-            share, left = "", ""
-            if whole:
-                share = f" of {_gib(whole)} ({100 * size // whole} %)"
-                left = f", {duration((whole - size) / rate)} left" if rate else ", nothing comes"
-            _log.info("%s: %s%s, %.1f MB/s%s", partial.name, _gib(size), share, rate / 1e6, left)
-
-    reporter = threading.Thread(target=report, daemon=True)
-    reporter.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        reporter.join()
-
-
-def _cause(error: BaseException) -> str:
-    """The operating system's words behind an exception of the client, or the exception's name."""
-    waiting, seen = [error], []
-    while waiting:
-        one = waiting.pop(0)
-        if isinstance(one, OSError) and one.errno and one.strerror:
-            return one.strerror
-        seen.append(one)
-        parts = [one.__cause__, one.__context__, getattr(one, "reason", None), *one.args]
-        waiting += [part for part in parts if isinstance(part, BaseException) and part not in seen]
-    return type(seen[-1]).__name__
-
-
 def _defect(error: Exception) -> str:
     frame = traceback.extract_tb(error.__traceback__)[-1]
     return (
@@ -393,14 +338,3 @@ def _defect(error: Exception) -> str:
 def _md5(path: Path) -> str:
     with open(path, "rb") as file:
         return base64.b64encode(hashlib.file_digest(file, "md5").digest()).decode()
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except FileNotFoundError:
-        return 0
-
-
-def _gib(size: int) -> str:
-    return f"{size / _GIB:.2f} GiB" if size >= _GIB / 10 else f"{size / 2**20:.1f} MiB"

@@ -1,0 +1,534 @@
+import hashlib
+import io
+import json
+import logging
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+import zipfile
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from kaggle_server import SIGNATURE, TOKEN, KaggleServer, client_of, serving
+
+import convert_shard
+import fetch_kaggle
+import index_kaggle
+from hpaloc.classes import CHANNELS
+from hpaloc.index import read_index
+from hpaloc.kaggle import download as kaggle_download
+from hpaloc.log import InputError, run_program
+
+COMPETITION = "human-protein-atlas-image-classification"
+NETWORK = {"connections": 8, "attempts": 3, "timeout_s": 2}
+IDS = ["aa-1", "bb-2", "cc-3"]
+
+
+def png(seed):
+    image = np.random.default_rng(seed).integers(0, 255, (24, 24), np.uint8)
+    return cv2.imencode(".png", image)[1].tobytes()
+
+
+def images(ids=IDS):
+    """File name to contents of four channels of each id."""
+    return {
+        f"{image_id}_{channel}.png": png(4 * k + c)
+        for k, image_id in enumerate(ids)
+        for c, channel in enumerate(CHANNELS)
+    }
+
+
+def zipped(files, method=zipfile.ZIP_STORED):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", method) as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
+    return buffer.getvalue()
+
+
+TRAIN_CSV = b"Id,Target\nbb-2,16 0\naa-1,25\ncc-3,2\n"
+SAMPLE_CSV = b"Id,Predicted\ncc-3,0\naa-1,0\nbb-2,0\n"
+
+
+@pytest.fixture()
+def kaggle(monkeypatch, tmp_path):
+    """A server in Kaggle's place, a made token, a home without any other, and no waiting."""
+    from kagglesdk import kaggle_env
+
+    for name in list(os.environ):
+        if name.startswith("KAGGLE"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("KAGGLE_CONFIG_DIR", str(tmp_path / "home"))
+    monkeypatch.setenv("KAGGLE_API_TOKEN", TOKEN)
+    monkeypatch.setattr(kaggle_download.time, "sleep", lambda _: None)
+    padding = {"readme.bin": random.Random(0).randbytes(6_000_000)}
+    server = KaggleServer({"train.zip": zipped(images() | padding), "train.csv": TRAIN_CSV})
+    monkeypatch.setitem(kaggle_env._env_to_endpoint, kaggle_env.KaggleEnv.PROD, server.url)
+    with serving(server):
+        yield server
+
+
+def settings(folder="none", part="train"):
+    return {"kind": "kaggle", "competition": COMPETITION, "part": part, "folder": str(folder)}
+
+
+def arguments(tmp_path, settings, network=NETWORK):
+    return [
+        *("--settings", json.dumps(settings), "--network", json.dumps(network)),
+        *("--downloads", str(tmp_path / "downloads"), "--files", str(tmp_path / "files.json")),
+    ]
+
+
+def fetch(tmp_path, network=NETWORK, **about):
+    fetch_kaggle.main(arguments(tmp_path, settings(**about), network))
+    return json.loads((tmp_path / "files.json").read_text())
+
+
+def index(tmp_path, name="kaggle", workers=2, **about):
+    index_kaggle.main(
+        [
+            *("--name", name, "--settings", json.dumps(settings(**about))),
+            *("--files", str(tmp_path / "files.json"), "--workers", str(workers)),
+            *("--index", str(tmp_path / "index.parquet"), "--digest", str(tmp_path / "index.sha")),
+            *("--settings-out", str(tmp_path / "settings.json")),
+        ]
+    )
+    return read_index(tmp_path / "index.parquet")
+
+
+def fetched(tmp_path, name):
+    return tmp_path / "downloads" / COMPETITION / name
+
+
+def test_what_is_fetched_is_the_same_bytes_and_described_without_the_network(kaggle, tmp_path):
+    files = fetch(tmp_path)
+    assert fetched(tmp_path, "train.zip").read_bytes() == kaggle.files["train.zip"]
+    assert fetched(tmp_path, "train.csv").read_bytes() == TRAIN_CSV
+    assert files["images"]["form"] == "zip"
+    assert files["images"]["members"] == 12
+    assert files["table"]["sha256"] == hashlib.sha256(TRAIN_CSV).hexdigest()
+    asked = len(kaggle.asked)
+    assert fetch(tmp_path) == files
+    assert len(kaggle.asked) == asked
+    assert not list(fetched(tmp_path, "partial").iterdir())
+
+
+def test_the_token_goes_to_the_api_alone(kaggle, tmp_path):
+    fetch(tmp_path)
+    assert {asked[3] for asked in kaggle.asked if asked[0] == "POST"} == {f"Bearer {TOKEN}"}
+    assert {asked[3] for asked in kaggle.asked if asked[0] == "GET"} == {None}
+
+
+@pytest.mark.parametrize("form", ["files", "unpacked", "archive", "zipped table"])
+def test_what_the_user_has_is_used_without_network_or_client(tmp_path, form, monkeypatch):
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    if form == "archive":
+        whole = {"train.csv": TRAIN_CSV, "sample_submission.csv": SAMPLE_CSV}
+        whole |= {f"train/{name}": data for name, data in images().items()}
+        whole |= {f"test/{name}": data for name, data in images(["zz-9"]).items()}
+        (folder / f"{COMPETITION}.zip").write_bytes(zipped(whole))
+    elif form == "unpacked":
+        (folder / "train").mkdir()
+        for name, data in images().items():
+            (folder / "train" / name).write_bytes(data)
+        (folder / "train.csv").write_bytes(TRAIN_CSV)
+    else:
+        (folder / "train.zip").write_bytes(zipped(images()))
+        if form == "files":
+            (folder / "train.csv").write_bytes(TRAIN_CSV)
+        else:
+            (folder / "train.csv.zip").write_bytes(zipped({"train.csv": TRAIN_CSV}))
+    for module in [name for name in sys.modules if name.split(".")[0] == "kagglehub"]:
+        monkeypatch.delitem(sys.modules, module)
+    files = fetch(tmp_path, folder=folder)
+    assert "kagglehub" not in sys.modules
+    assert files["images"]["members"] == 12
+    assert files["images"]["prefix"] == ("train/" if form == "archive" else "")
+    frame = index(tmp_path, folder=folder)
+    assert frame["image_id"].tolist() == ["bb-2", "aa-1", "cc-3"]
+
+
+def test_the_index_has_the_rows_of_the_table_in_its_order(kaggle, tmp_path):
+    fetch(tmp_path)
+    frame = index(tmp_path)
+    assert frame["image_id"].tolist() == ["bb-2", "aa-1", "cc-3"]
+    assert frame["labels"].tolist() == [[16, 0], [25], [2]]
+    assert set(frame["source"]) == {"kaggle"}
+    assert (frame[["width", "height"]] == 24).all(axis=None)
+    for name, data in images(IDS).items():
+        image_id, channel = name[:-4].split("_")
+        row = frame.set_index("image_id").loc[image_id]
+        assert row[f"path_{channel}"] == name
+        assert row[f"bytes_{channel}"] == len(data)
+        assert row[f"sha256_{channel}"] == hashlib.sha256(data).hexdigest()
+    about = json.loads((tmp_path / "settings.json").read_text())
+    assert about["kind"] == "kaggle"
+    assert about["labelled"]
+    assert about["root"] == str(fetched(tmp_path, "train.zip"))
+
+
+def test_a_zip_archive_and_its_unpacked_folder_give_the_same_arrays(kaggle, tmp_path):
+    made = []
+    fetch(tmp_path)
+    folder = tmp_path / "mine" / "train"
+    folder.mkdir(parents=True)
+    for name, data in images().items():
+        (folder / name).write_bytes(data)
+    shutil.copy(fetched(tmp_path, "train.csv"), folder.parent)
+    for source in ("none", folder.parent):
+        fetch(tmp_path, folder=source)
+        index(tmp_path, folder=source)
+        out = tmp_path / f"array{len(made)}.npy"
+        convert_shard.main(
+            [
+                *("--index", str(tmp_path / "index.parquet"), "--size", "16", "--threads", "2"),
+                *("--settings", str(tmp_path / "settings.json"), "--shard", "0", "--shards", "1"),
+                *("--array", str(out), "--rows", str(tmp_path / "rows.parquet")),
+            ]
+        )
+        made.append(np.load(out))
+    assert made[0].shape == (3, 16, 16, 4)
+    assert np.array_equal(*made)
+
+
+def test_the_test_part_has_no_labels_and_the_order_of_the_submission(kaggle, tmp_path):
+    kaggle.files |= {"test.zip": zipped(images()), "sample_submission.csv": SAMPLE_CSV}
+    fetch(tmp_path, part="test")
+    assert not fetched(tmp_path, "train.zip").exists()
+    frame = index(tmp_path, part="test")
+    assert frame["image_id"].tolist() == ["cc-3", "aa-1", "bb-2"]
+    assert frame["labels"].isna().all()
+    assert not json.loads((tmp_path / "settings.json").read_text())["labelled"]
+
+
+@pytest.mark.parametrize(
+    ("files", "table", "message"),
+    [
+        (images(IDS[:2]), TRAIN_CSV, r"1 rows have no image .*cc-3"),
+        (images([*IDS, "dd-4"]), TRAIN_CSV, r"1 images have no row .*dd-4"),
+        (
+            {name: data for name, data in images().items() if name != "aa-1_blue.png"},
+            TRAIN_CSV,
+            r"1 images lack channels: aa-1 has no blue",
+        ),
+        (images(), b"Id,Target\naa-1,99\n", r"train\.csv, line 2: '99'"),
+        (images(), b"Name,Target\naa-1,1\n", r"no column Id"),
+    ],
+)
+def test_tables_and_images_that_do_not_match_are_refused(tmp_path, files, table, message):
+    (tmp_path / "train.zip").write_bytes(zipped(files))
+    (tmp_path / "train.csv").write_bytes(table)
+    fetch(tmp_path, folder=tmp_path)
+    with pytest.raises(InputError, match=message):
+        index(tmp_path, folder=tmp_path)
+    assert not (tmp_path / "index.parquet").exists()
+
+
+def test_files_that_changed_since_they_were_found_are_refused(tmp_path):
+    (tmp_path / "train.zip").write_bytes(zipped(images()))
+    (tmp_path / "train.csv").write_bytes(TRAIN_CSV)
+    fetch(tmp_path, folder=tmp_path)
+    (tmp_path / "train.zip").write_bytes(zipped(images() | {"aa-1_red.png": png(99)}))
+    with pytest.raises(InputError, match=r"train\.zip: has changed since .*files\.json"):
+        index(tmp_path, folder=tmp_path)
+    (tmp_path / "train.zip").unlink()
+    with pytest.raises(InputError, match=r"train\.zip: was there"):
+        index(tmp_path, folder=tmp_path)
+
+
+def test_a_damaged_member_of_an_archive_is_named(tmp_path):
+    data = bytearray(zipped(images()))
+    where = data.index(images()["bb-2_green.png"])
+    data[where + 60] ^= 1
+    (tmp_path / "train.zip").write_bytes(data)
+    (tmp_path / "train.csv").write_bytes(TRAIN_CSV)
+    fetch(tmp_path, folder=tmp_path)
+    with pytest.raises(InputError, match=r"damaged: bb-2_green\.png: its checksum is wrong"):
+        index(tmp_path, folder=tmp_path)
+
+
+def test_an_archive_within_the_archive_is_refused_with_the_command_to_unpack_it(tmp_path):
+    whole = zipped({"train.csv": TRAIN_CSV, "train.zip": zipped(images())})
+    (tmp_path / f"{COMPETITION}.zip").write_bytes(whole)
+    with pytest.raises(InputError, match=rf"unzip {COMPETITION}\.zip train\.zip"):
+        fetch(tmp_path, folder=tmp_path)
+
+
+@pytest.mark.parametrize("fault", ["reset", "busy", "silent", "page", "corrupt"])
+def test_a_fault_of_the_network_is_overcome(kaggle, tmp_path, fault):
+    kaggle.faults = [fault]
+    fetch(tmp_path, NETWORK | {"timeout_s": 0.3})
+    assert fetched(tmp_path, "train.zip").read_bytes() == kaggle.files["train.zip"]
+
+
+def test_a_download_goes_on_where_it_ended(kaggle, tmp_path):
+    # Every try asks for the whole first, then for the rest: it is sent on to a new address.
+    kaggle.faults = ["reset", "", "reset", "", "reset", "", ""]
+    fetch(tmp_path)
+    ranges = [wanted for wanted in kaggle.storage_requests() if wanted]
+    size = len(kaggle.files["train.zip"])
+    starts = [int(wanted[6:-1]) for wanted in ranges]
+    assert len(starts) == 3
+    # The client writes whole MiB: what was left of one is asked for again.
+    assert size // 2 - 2**20 <= starts[0] <= starts[1] <= starts[2]
+    assert fetched(tmp_path, "train.zip").read_bytes() == kaggle.files["train.zip"]
+
+
+@pytest.mark.parametrize("fault", ["error on resume", "ignores range"])
+def test_something_else_appended_on_resume_is_found_and_fetched_once_more(
+    kaggle, tmp_path, fault, caplog
+):
+    caplog.set_level(logging.INFO)
+    kaggle.faults = ["reset", "", fault]
+    fetch(tmp_path)
+    assert fetched(tmp_path, "train.zip").read_bytes() == kaggle.files["train.zip"]
+    assert "fetched once more" in caplog.text
+
+
+def test_a_file_that_is_broken_twice_is_an_error_in_words(kaggle, tmp_path):
+    kaggle.faults = ["corrupt", "corrupt"]
+    with pytest.raises(InputError, match=r"broken from Kaggle twice: its MD5 sum"):
+        fetch(tmp_path)
+    assert not fetched(tmp_path, "train.zip").exists()
+    assert not fetched(tmp_path, "partial/train.zip").exists()
+
+
+def test_a_broken_archive_is_found_without_a_sum_to_compare(kaggle, tmp_path):
+    kaggle.md5 = False
+    kaggle.files["train.zip"] = kaggle.files["train.zip"][:-100]
+    with pytest.raises(InputError, match=r"twice: .*not a whole zip archive"):
+        fetch(tmp_path)
+
+
+def test_an_archive_that_kaggle_means_and_nobody_should_open_is_fetched_once(kaggle, tmp_path):
+    kaggle.files["train.zip"] = zipped(images() | {"../evil.png": b"x"})
+    with pytest.raises(InputError, match=r"'\.\./evil\.png' leaves the folder"):
+        fetch(tmp_path)
+    assert len(kaggle.storage_requests()) == 1
+
+
+def test_a_partial_file_of_something_that_changed_is_begun_again(kaggle, tmp_path, caplog):
+    kaggle.faults = ["reset"] * 20
+    with pytest.raises(InputError, match=r"the connection failed.*is kept"):
+        fetch(tmp_path, NETWORK | {"attempts": 1})
+    partial = fetched(tmp_path, "partial/train.zip")
+    assert partial.stat().st_size > 0
+    kaggle.faults = []
+    kaggle.files["train.zip"] = zipped(images() | {"other.bin": bytes(7_000_000)})
+    fetch(tmp_path)
+    assert "has changed since; begun again" in caplog.text
+    assert fetched(tmp_path, "train.zip").read_bytes() == kaggle.files["train.zip"]
+
+
+def test_a_whole_partial_file_is_compared_before_it_is_taken(kaggle, tmp_path):
+    kaggle.faults = ["reset"]
+    with pytest.raises(InputError):
+        fetch(tmp_path, NETWORK | {"attempts": 1})
+    partial = fetched(tmp_path, "partial/train.zip")
+    data = bytearray(kaggle.files["train.zip"])
+    data[1000] ^= 1
+    partial.write_bytes(data)
+    fetch(tmp_path)
+    assert fetched(tmp_path, "train.zip").read_bytes() == kaggle.files["train.zip"]
+
+
+def test_a_csv_that_comes_in_a_zip_file_is_unpacked(kaggle, tmp_path):
+    kaggle.files["train.csv"] = zipped({"train.csv": TRAIN_CSV}, zipfile.ZIP_DEFLATED)
+    fetch(tmp_path)
+    assert fetched(tmp_path, "train.csv").read_bytes() == TRAIN_CSV
+
+
+def test_where_the_part_is_not_served_the_whole_archive_is(kaggle, tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    del kaggle.files["train.zip"]
+    whole = {f"train/{name}": data for name, data in images().items()}
+    kaggle.files[f"{COMPETITION}.zip"] = zipped(whole | {"train.csv": TRAIN_CSV})
+    files = fetch(tmp_path)
+    assert "the archive of the whole competition is fetched" in caplog.text
+    assert files["images"]["prefix"] == "train/"
+    assert index(tmp_path)["path_red"].tolist()[0] == "train/bb-2_red.png"
+    # Its table is read from it: no further request.
+    assert all("train.csv" not in asked[1] for asked in kaggle.asked)
+
+
+def test_nothing_served_at_all_tells_what_to_do_by_hand(kaggle, tmp_path):
+    kaggle.files.clear()
+    with pytest.raises(InputError, match=r"no train\.zip or .*\(404\).*in a browser.*mine/train"):
+        fetch(tmp_path, folder=tmp_path / "mine")
+
+
+def test_missing_disk_space_is_told_before_anything_is_written(kaggle, tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)._replace(free=2**20)
+    monkeypatch.setattr("hpaloc.transfer.shutil.disk_usage", lambda _: usage)
+    with pytest.raises(InputError, match=r"1\.00 GiB of disk space are missing"):
+        fetch(tmp_path)
+    assert not fetched(tmp_path, "partial/train.zip").exists()
+
+
+def test_a_disk_that_fills_keeps_what_came(kaggle, tmp_path, monkeypatch):
+    import kagglehub.clients
+
+    def full(response, out_file, *_):
+        Path(out_file).write_bytes(response.raw.read(1000))
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(kagglehub.clients, "download_file", full)
+    with pytest.raises(InputError, match=r"no room left \(No space left.*is kept"):
+        fetch(tmp_path)
+    monkeypatch.undo()
+
+
+SECRETS = (TOKEN, SIGNATURE, "X-Sig", "secret")
+
+
+def secretless(text):
+    return not any(secret in text for secret in SECRETS)
+
+
+@pytest.mark.parametrize(
+    ("status", "message"),
+    [
+        (401, r"does not accept the token.*settings.*KAGGLE_API_TOKEN.*kaggle\.json"),
+        (403, rf"not accepted.*https://www\.kaggle\.com/competitions/{COMPETITION}/rules"),
+        (404, r"by hand|in a browser"),
+        (429, r"answered 429.*3 tries"),
+        (500, r"answered 500"),
+        (418, r"answered 418, which no further try"),
+    ],
+)
+def test_what_kaggle_refuses_is_told_with_the_steps_to_take(
+    kaggle, tmp_path, caplog, capfd, status, message
+):
+    caplog.set_level(logging.DEBUG)
+    kaggle.status = status
+    with pytest.raises(SystemExit) as ended:
+        run_program(lambda: fetch(tmp_path))
+    assert ended.value.code == 1
+    shown = capfd.readouterr()
+    assert re.search(message, shown.err)
+    assert "Traceback" not in shown.err
+    assert secretless(shown.out + shown.err + caplog.text)
+
+
+def test_connection_errors_show_no_secret(kaggle, tmp_path, caplog, capfd):
+    caplog.set_level(logging.DEBUG)
+    kaggle.faults = ["reset"] * 9
+    with pytest.raises(SystemExit):
+        run_program(lambda: fetch(tmp_path, NETWORK | {"attempts": 1}))
+    shown = capfd.readouterr()
+    assert "the connection failed" in shown.err
+    assert secretless(shown.out + shown.err + caplog.text)
+
+
+@pytest.mark.parametrize("token", [f"{TOKEN}\n{TOKEN}", TOKEN * 40, "töken\u2028secret"])
+def test_a_malformed_token_is_no_traceback_and_stays_secret(
+    kaggle, tmp_path, monkeypatch, capfd, caplog, token
+):
+    monkeypatch.setenv("KAGGLE_API_TOKEN", token)
+    with pytest.raises(SystemExit):
+        run_program(lambda: fetch(tmp_path))
+    shown = capfd.readouterr()
+    assert "token" in shown.err
+    assert "Traceback" not in shown.err
+    assert secretless(shown.out + shown.err + caplog.text)
+
+
+def test_a_missing_token_gives_both_forms(kaggle, tmp_path, monkeypatch):
+    monkeypatch.delenv("KAGGLE_API_TOKEN")
+    with pytest.raises(InputError, match=r"settings.*~/\.kaggle/access_token.*kaggle\.json"):
+        fetch(tmp_path)
+    assert not kaggle.asked
+
+
+def test_a_broken_kaggle_json_is_named(kaggle, tmp_path, monkeypatch):
+    monkeypatch.delenv("KAGGLE_API_TOKEN")
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "kaggle.json").write_text('{"username": "me", "key": "secret')
+    with pytest.raises(InputError, match=r"kaggle\.json") as caught:
+        fetch(tmp_path)
+    assert secretless(str(caught.value))
+
+
+def test_a_host_that_cannot_be_reached_is_told_in_words(kaggle, tmp_path, monkeypatch):
+    from kagglesdk import kaggle_env
+
+    kaggle.server_close()
+    monkeypatch.setitem(
+        kaggle_env._env_to_endpoint, kaggle_env.KaggleEnv.PROD, "http://127.0.0.1:1"
+    )
+    with pytest.raises(InputError, match=r"Connection refused\).*3 tries.*in a browser"):
+        fetch(tmp_path)
+
+
+def program(kaggle, tmp_path):
+    """The program in a process of its own, which asks the server."""
+    code = client_of(kaggle.url) + "import fetch_kaggle, hpaloc.log;"
+    code += "hpaloc.log.run_program(fetch_kaggle.main)"
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *arguments(tmp_path, settings(), NETWORK | {"timeout_s": 30})],
+        env=os.environ | {"PYTHONPATH": str(Path(fetch_kaggle.__file__).parent)},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_kill_9_and_another_run_lose_and_repeat_nothing(kaggle, tmp_path):
+    kaggle.pace_s = 0.03
+    partial = fetched(tmp_path, "partial/train.zip")
+    kept = []
+    for _ in range(3):
+        running = program(kaggle, tmp_path)
+        # Started anew it first compares; what it then adds is what the next one finds.
+        before = partial.stat().st_size if partial.exists() else 0
+        for _ in range(500):
+            if partial.exists() and partial.stat().st_size > before:
+                break
+            threading.Event().wait(0.01)
+        running.send_signal(signal.SIGKILL)
+        running.communicate()
+        kept.append(partial.stat().st_size)
+        assert not fetched(tmp_path, "train.zip").exists()
+    assert kept[0] < kept[1] < kept[2]
+    kaggle.pace_s = 0
+    last = program(kaggle, tmp_path)
+    assert last.wait(30) == 0, last.stderr.read()
+    assert kaggle.storage_requests()[-2] == f"bytes={kept[2]}-"
+    assert fetched(tmp_path, "train.zip").read_bytes() == kaggle.files["train.zip"]
+
+
+def test_of_two_runs_at_once_the_second_waits_and_finds_the_file(kaggle, tmp_path):
+    kaggle.may_end.clear()
+    first = program(kaggle, tmp_path)
+    while not kaggle.storage_requests():
+        assert first.poll() is None
+        threading.Event().wait(0.01)
+    second = program(kaggle, tmp_path)
+    waits = next(line for line in second.stderr if "waiting" in line)
+    kaggle.may_end.set()
+    assert f"waiting for process {first.pid}" in waits
+    assert first.wait(30) == 0
+    assert second.wait(30) == 0
+    assert len(kaggle.storage_requests()) == 2  # one for each file
+
+
+def test_progress_has_the_rate_and_the_time_left(tmp_path, caplog):
+    from hpaloc.transfer import growth_logged
+
+    caplog.set_level(logging.INFO)
+    path = tmp_path / "train.zip"
+    with growth_logged(path, 4 * 2**20, every_s=0.05):
+        path.write_bytes(bytes(2**20))
+        time.sleep(0.2)
+    assert "train.zip: 1.0 MiB of 4.0 MiB (25 %)" in caplog.text
+    assert "MB/s" in caplog.text
+    assert "left" in caplog.text

@@ -1,0 +1,85 @@
+"""What every long download needs beside its client: room on the disk, lines on how far it is."""
+
+import logging
+import shutil
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from hpaloc.log import InputError, duration
+
+_log = logging.getLogger("hpaloc")
+
+_GIB = 2**30
+# For what else the machine writes meanwhile.
+_MARGIN = _GIB
+
+
+def check_room(partial: Path, whole: int) -> None:
+    """Raises InputError, saying how much is missing, where a file of ``whole`` bytes won't fit.
+
+    ``partial`` is where it grows, and may hold some of it.
+    """
+    needed = whole - size_of_file(partial) + _MARGIN
+    free = shutil.disk_usage(partial.parent).free
+    if free < needed:
+        raise InputError(
+            f"{partial.parent}: {in_gib(needed - free)} of disk space are missing. The download"
+            f" needs {in_gib(needed)} more ({in_gib(whole)} in all, {in_gib(_MARGIN)} to spare),"
+            f" {in_gib(free)} are free. Free some, or let results/ be a link to a larger disk."
+        )
+
+
+@contextmanager
+def growth_logged(partial: Path, whole: int | None, every_s: float = 10) -> Iterator[None]:
+    """Lines on how far a growing file is, with the rate since the last line and the time left."""
+    ended = threading.Event()
+
+    def report() -> None:
+        last = size_of_file(partial)
+        while not ended.wait(every_s):
+            size = size_of_file(partial)
+            rate, last = (size - last) / every_s, size
+            share, left = "", ""
+            if whole:
+                share = f" of {in_gib(whole)} ({100 * size // whole} %)"
+                left = f", {duration((whole - size) / rate)} left" if rate > 0 else ", nothing came"
+            _log.info("%s: %s%s, %.1f MB/s%s", partial.name, in_gib(size), share, rate / 1e6, left)
+
+    reporter = threading.Thread(target=report, daemon=True)
+    reporter.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        reporter.join()
+
+
+def cause_of(error: BaseException) -> str:
+    """The operating system's words behind an exception of a client, or the exception's name.
+
+    Never its own text, which may hold a token, or an address whose query is as good as one.
+    """
+    waiting: list[BaseException] = [error]
+    seen: list[BaseException] = []
+    while waiting:
+        one = waiting.pop(0)
+        if isinstance(one, OSError) and one.errno and one.strerror:
+            return one.strerror
+        seen.append(one)
+        parts = [one.__cause__, one.__context__, getattr(one, "reason", None), *one.args]
+        waiting += [part for part in parts if isinstance(part, BaseException) and part not in seen]
+    return type(seen[-1]).__name__
+
+
+def size_of_file(path: Path) -> int:
+    """Bytes of a file, 0 without one."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def in_gib(size: int) -> str:
+    return f"{size / _GIB:.2f} GiB" if size >= _GIB / 10 else f"{size / 2**20:.1f} MiB"
