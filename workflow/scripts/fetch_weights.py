@@ -1,26 +1,27 @@
 """Fetches the ImageNet weights of a network from timm's hub. Needs the network once."""
 
 import argparse
-import logging
 from pathlib import Path
 
 from hpaloc.files import write_digest
 from hpaloc.log import run_program
-from hpaloc.pretrained import fetch_weights
-
-log = logging.getLogger("hpaloc")
+from hpaloc.pretrained import fetch_weights, read_pin
 
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--network", required=True, help="name of a SE-ResNeXt of timm")
+    parser.add_argument("--downloads", required=True, type=Path, help="folder of what is fetched")
     parser.add_argument("--weights", required=True, type=Path, help="output (safetensors)")
     parser.add_argument("--digest", required=True, help="output: its sha256")
+    parser.add_argument("--revision", help="commit on the hub, instead of the pinned one")
     args = parser.parse_args(argv)
 
-    where = fetch_weights(args.network, args.weights)
+    pin = read_pin(args.network)
+    if args.revision is not None:
+        pin = pin._replace(revision=args.revision, sha256="")
+    fetch_weights(pin, args.downloads, args.weights)
     write_digest(args.weights, args.digest)
-    log.info("%s from %s", args.weights, where)
 
 
 if __name__ == "__main__":
