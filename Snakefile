@@ -10,8 +10,10 @@ configfile: "config.yaml"
 
 
 include: "workflow/rules/common.smk"
+include: "workflow/rules/fetch.smk"
 include: "workflow/rules/sources.smk"
 include: "workflow/rules/arrays.smk"
+include: "workflow/rules/audit.smk"
 include: "workflow/rules/folds.smk"
 include: "workflow/rules/train.smk"
 include: "workflow/rules/thresholds.smk"
@@ -28,5 +30,6 @@ rule all:
     default_target: True
     input:
         rules.predict.input,
+        rules.audit.input,
         rules.tables.input,
         rules.figures.input,

@@ -18,22 +18,24 @@ sys.path.insert(0, str(PROJECT / "workflow" / "scripts"))
 from hpaloc.config import allowed, load_schema
 
 # Where a part of the schema stands in a configuration.
-PLACES = {
-    "": None,
-    "sources.<name>": "simulated",
-    "sources.<name> ": "local",
-    "recipes.<name>": "recipe",
-}
+PLACES = (
+    ("", None),
+    ("sources.<name>", "kaggle"),
+    ("sources.<name>", "hpa"),
+    ("sources.<name>", "local"),
+    ("sources.<name>", "simulated"),
+    ("recipes.<name>", "recipe"),
+)
 
 
 def config_table() -> str:
     schema = load_schema()
     lines = ["| key | default | allowed | what it does |", "| --- | --- | --- | --- |"]
-    for place, part in PLACES.items():
-        if part in ("simulated", "local"):
+    for place, part in PLACES:
+        if place.startswith("sources"):
             lines.append(f"| **`sources.<name>` with `kind: {part}`** | | | |")
         found = schema["$defs"][part] if part else schema
-        lines += _rows(found, place.strip(), schema)
+        lines += _rows(found, place, schema)
     return "\n".join(lines)
 
 
@@ -65,7 +67,7 @@ def _nested(value: dict, schema: dict) -> Iterator[dict]:
 def rule_graph() -> str:
     """Snakemake's own graph, less its colours and numbering, which change with every rule."""
     snakemake = Path(sys.executable).parent / "snakemake"
-    command = [snakemake, "--rulegraph", "mermaid-js", "--configfile", "config/demo.yaml"]
+    command = [snakemake, "--rulegraph", "mermaid-js"]
     done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=True)
     name = dict(re.findall(r"^\s*(id\d+)\[(\w+)\]", done.stdout, re.MULTILINE))
     arrows = re.findall(r"^\s*(id\d+) --> (id\d+)", done.stdout, re.MULTILINE)

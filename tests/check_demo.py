@@ -21,7 +21,9 @@ def check(results: Path) -> list[str]:
     """What is missing or worse than it must be; empty where all is well."""
     files = [f"figures/{name}.{kind}" for name in FIGURES for kind in ("png", "pdf")]
     files += [f"tables/{name}.csv" for name in TABLES]
+    files += [f"audit/{name}" for name in ("leakage.csv", "twins.csv", "conflicts.csv")]
     files += ["report.html", "predictions/demo/demo_test/submission.csv"]
+    files += ["evaluation/demo/demo_test/subsets.csv"]
     faults = [f"{name} is missing or empty" for name in files if not _filled(results / name)]
     evaluation = results / "evaluation/demo/demo_test"
     metrics = pd.read_csv(evaluation / "metrics.csv", dtype={"fold": str, "strategy": str})
@@ -43,7 +45,7 @@ def check(results: Path) -> list[str]:
 
 
 def _filled(path: Path) -> bool:
-    return path.is_file() and path.stat().st_size > 100
+    return path.is_file() and path.stat().st_size > 20
 
 
 if __name__ == "__main__":

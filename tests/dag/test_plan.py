@@ -1,6 +1,7 @@
 """What Snakemake plans for a configuration, and which configurations are refused."""
 
 import json
+import re
 
 import pytest
 
@@ -11,6 +12,62 @@ def test_the_paper_trains_ten_folds_and_its_generations_once(fresh):
     assert jobs["train_fold"] == 12
     assert jobs["convert_shard"] == 32
     assert jobs["fetch_weights"] == 1
+
+
+def test_one_target_fetches_all_that_the_paper_needs_and_nothing_else(fresh):
+    jobs = fresh.planned("fetch", overlay=None)
+    jobs.pop("fetch")
+    assert jobs == {
+        "fetch_kaggle": 1,
+        "fetch_hpa_genes": 1,
+        "fetch_hpa_entries": 1,
+        "index_hpa": 1,
+        "select_hpa": 1,
+        "fetch_hpa_images": 12,
+        "collect_hpa_images": 1,
+        "fetch_weights": 1,
+    }
+    assert fresh.planned("fetch").keys() <= {"fetch"}  # simulated cells need no network
+
+
+def test_no_job_but_those_that_fetch_is_given_the_network(fresh):
+    rules = re.split(r"^rule ", (fresh.path / "workflow/rules/fetch.smk").read_text(), flags=re.M)
+    for rule in rules[1:]:
+        uses_network = rule.startswith("fetch_")
+        assert ("localrule: True" in rule) >= uses_network, rule
+        assert ("downloads=1," in rule) == uses_network, rule
+    others = set((fresh.path / "workflow/rules").glob("*.smk"))
+    others -= {fresh.path / "workflow/rules/fetch.smk", fresh.path / "workflow/rules/common.smk"}
+    assert not [path for path in others if "HPALOC_NETWORK" in path.read_text()]
+
+
+def test_the_unlabelled_test_set_is_for_a_submission_only(fresh):
+    done = fresh.run("-n", overlay=None)
+    assert "kaggle_test" not in done.stdout + done.stderr
+    jobs = fresh.planned("submission", overlay=None)
+    assert jobs["fetch_kaggle"] == 2
+    assert jobs["write_submission"] == 1
+    assert "evaluate" not in jobs
+    assert "fetch_hpa_images" not in jobs
+
+
+def test_own_entries_and_lists_need_no_table_of_genes(fresh):
+    (fresh.path / "entries").mkdir()
+    (fresh.path / "entries" / "ENSG00000000003.xml").write_text("<proteinAtlas/>")
+    source = {"kind": "hpa", "images": 10, "index": "entries"}
+    fresh.configure({"test_source": "atlas", "sources": {"atlas": source}})
+    jobs = fresh.planned("fetch")
+    assert jobs["index_hpa"] == 1
+    assert not {"fetch_hpa_genes", "fetch_hpa_entries"} & jobs.keys()
+    fresh.configure({"sources": {"atlas": {"index": "nowhere.csv"}}})
+    done = fresh.run("-n", "fetch")
+    assert "sources.atlas.index: there is no nowhere.csv" in done.stdout + done.stderr
+
+
+def test_a_selection_may_be_kept_apart_from_the_training_source(fresh):
+    source = {"kind": "hpa", "images": 10, "select": {"antibody_disjoint_from": "tiny_train"}}
+    fresh.configure({"test_source": "atlas", "sources": {"atlas": source}})
+    assert fresh.planned("fetch")["simulate_source"] == 1
 
 
 def test_the_number_of_jobs_grows_with_shards_not_with_images(fresh):
@@ -35,7 +92,7 @@ def test_training_is_planned_without_the_test_source(fresh):
         assert "tiny_test" not in done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("target", ["arrays", "folds", "train", "predict", "tables", "figures"])
+@pytest.mark.parametrize("target", ["arrays", "audit", "folds", "train", "predict", "tables", "figures"])
 def test_named_targets(fresh, target):
     assert fresh.planned(target)
 

@@ -92,6 +92,36 @@ def test_an_edit_of_one_figure_redraws_that_figure_only(finished):
     assert "plot_pr_curve" in finished.planned()
 
 
+def test_the_pace_and_the_mirrors_of_fetching_make_nothing_run_again(finished):
+    addresses = {"images": ["http://mirror/{antibody}/{plate}_{well}_{n}_{colour}.jpg"]}
+    finished.configure({"fetch": {"connections": 3, "addresses": addresses}})
+    assert finished.planned() == {}
+
+
+def test_another_test_source_never_refolds(finished):
+    finished.configure({"folds": {"group_by": ["duplicates"]}})
+    jobs = finished.planned("folds")
+    assert jobs.keys() - {"folds"} == {"make_folds"}  # of equal images it is known already
+    done = finished.run("--cores", "2", "folds")
+    assert done.returncode == 0, done.stdout + done.stderr
+    other = {
+        "kind": "simulated", "delivery": "hpa_v18", "images": 12, "size": 128, "seed": 5,
+        "imbalance": 0.2,
+    }  # fmt: skip
+    finished.configure({"test_source": "other", "sources": {"other": other}})
+    jobs = finished.planned("folds", "audit")
+    assert jobs["audit_leakage"] == 1
+    assert not {"duplicates_train", "make_folds"} & jobs.keys()
+
+
+def test_the_audit_feeds_the_evaluation_only(finished):
+    code = finished.path / "workflow" / "scripts" / "audit_leakage.py"
+    code.write_text(code.read_text() + "\nEDITED = True\n")
+    jobs = finished.planned()
+    assert {"audit_leakage", "evaluate"} <= jobs.keys()
+    assert not {"make_folds", "train_fold", "predict_part", "duplicates_train"} & jobs.keys()
+
+
 def test_thresholds_never_retrain(finished):
     finished.configure({"thresholds": {"smoothing": 0.5, "strategy": "per_class_smoothed"}})
     jobs = finished.planned()

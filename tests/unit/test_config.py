@@ -18,7 +18,10 @@ def read(name: str) -> dict:
 
 @pytest.fixture
 def config() -> dict:
-    return read("config.yaml")
+    config = read("config.yaml")
+    config["sources"]["mine"] = {"kind": "local", "folder": "data/mine", "labels": "labels.csv"}
+    config["sources"]["unlabelled"] = {"kind": "local", "folder": "data/unlabelled"}
+    return config
 
 
 def set_key(config: dict, key: str, value: object) -> None:
@@ -49,7 +52,7 @@ def set_key(config: dict, key: str, value: object) -> None:
         (
             "train_source",
             "kagle",
-            "train_source: there is no source 'kagle'. Sources: kaggle, hpa_v18",
+            "train_source: there is no source 'kagle'. Sources: kaggle, hpa_v18, kaggle_test",
         ),
         ("test_source", "kaggle", "test data must never be trained on"),
         ("train", ["papr"], "train: there is no recipe 'papr'. Recipes: paper, bce"),
@@ -68,30 +71,50 @@ def set_key(config: dict, key: str, value: object) -> None:
         ("recipes/paper/dropout", float("nan"), "recipes.paper.dropout: nan is no finite number"),
         ("thresholds/strategy", 1.5, "thresholds.strategy"),
         ("sources/kaggle/kind", "folder", 'sources.kaggle.kind: "folder" is not allowed'),
-        ("sources/kaggle/labels", None, "a training source needs labels"),
-        ("sources/kaggle/colour", 1, "sources.kaggle: unknown key 'colour'"),
-        ("sources/kaggle/folder", "./", "sources.kaggle.folder: name the folder of the images"),
+        ("train_source", "unlabelled", "a training source needs labels"),
+        ("train_source", "kaggle_test", "sources.kaggle_test.part: the competition's test set has"),
+        ("sources/kaggle/part", "both", 'Allowed: "train", "test"'),
+        ("sources/hpa_v18/select/at_most", 5, "the paper's images are a fixed set; leave out at_"),
+        ("sources/hpa_v18/index", "list.csv", "the paper's images are chosen from the atlas's"),
+        ("sources/hpa_v18/select/genes", ["BRCA2"], "sources.hpa_v18.select.genes"),
         (
-            "sources/kaggle/pattern",
+            "sources/other",
+            {"kind": "hpa", "images": 5, "select": {"antibody_disjoint_from": "kagle"}},
+            "sources.other.select.antibody_disjoint_from: there is no source 'kagle'",
+        ),
+        (
+            "sources/other",
+            {"kind": "hpa", "images": 5, "select": {"antibody_disjoint_from": "other"}},
+            "other -> other is a circle",
+        ),
+        ("fetch/addresses/images", ["ftp://a/{n}"], "fetch.addresses.images"),
+        ("fetch/addresses/images", ["http://a/{n}.jpg"], "'http://a/{n}.jpg' lacks {antibody}"),
+        ("fetch/addresses/entries", ["http://a/{ensembl}"], "holds {ensembl}. Allowed: gene"),
+        ("fetch/addresses/entries", ["http://a/{gene"], "has braces that do not close"),
+        ("fetch/requests_per_second", 0, "fetch.requests_per_second: 0 is not allowed"),
+        ("sources/mine/colour", 1, "sources.mine: unknown key 'colour'"),
+        ("sources/mine/folder", "./", "sources.mine.folder: name the folder of the images"),
+        (
+            "sources/mine/pattern",
             "{channel}",
-            "sources.kaggle.pattern: '{channel}' must hold {id}",
+            "sources.mine.pattern: '{channel}' must hold {id}",
         ),
-        ("sources/kaggle/channels", {"red": "w1", "green": "w1"}, "a text of its own"),
+        ("sources/mine/channels", {"red": "w1", "green": "w1"}, "a text of its own"),
         (
-            "sources/kaggle/grey_range",
+            "sources/mine/grey_range",
             {"method": "percentile", "low": 60, "high": 50},
-            "sources.kaggle.grey_range: low, 60, must be below high, 50",
+            "sources.mine.grey_range: low, 60, must be below high, 50",
         ),
         (
-            "sources/kaggle/grey_range",
+            "sources/mine/grey_range",
             {"method": "maximum", "value": {"red": 9}},
             "grey_range.value: the key 'green', 'blue', 'yellow' is missing",
         ),
-        ("sources/kaggle/tiles", {"sise": 64}, "sources.kaggle.tiles: unknown key 'sise'"),
+        ("sources/mine/tiles", {"sise": 64}, "sources.mine.tiles: unknown key 'sise'"),
         (
-            "sources/kaggle/tiles",
+            "sources/mine/tiles",
             {"size": 64, "pixel_size": 0.08},
-            "sources.kaggle.tiles: state both pixel_size and source_pixel_size",
+            "sources.mine.tiles: state both pixel_size and source_pixel_size",
         ),
         (
             "sources/made",
@@ -168,8 +191,8 @@ def test_a_recipe_may_scale_up_at_an_epoch_where_its_parent_does_at_a_step(confi
 
 
 def test_tiles_have_all_their_keys(config):
-    config["sources"]["kaggle"]["tiles"] = {"size": 64}
-    tiles = resolve(config)["sources"]["kaggle"]["tiles"]
+    config["sources"]["mine"]["tiles"] = {"size": 64}
+    tiles = resolve(config)["sources"]["mine"]["tiles"]
     assert tiles == {"size": 64, "pixel_size": None, "source_pixel_size": None}
 
 

@@ -46,7 +46,7 @@ def names_in(lines: list[str]) -> set[str]:
     return {re.match(r"[\w-]+", line)[0] for line in lines if line[:1].isalpha()}
 
 
-@pytest.mark.parametrize("environment", ["images", "tables", "train"])
+@pytest.mark.parametrize("environment", ["fetch", "images", "tables", "train"])
 def test_an_environment_has_what_its_rules_import(environment):
     used = packages_of_rules()[environment]
     assert len(used) > 3

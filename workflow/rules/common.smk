@@ -18,7 +18,7 @@ sys.path.insert(0, os.path.abspath(SCRIPTS))
 from hpaloc.config import check_source, resolve
 from hpaloc.digest import code_digest
 from hpaloc.files import canonical_json, sha256_of_file
-from hpaloc.listing import list_images, listing_digest
+from hpaloc.listing import list_files, list_images, listing_digest
 from hpaloc.log import InputError
 
 # `python` in a shell command is the one that runs Snakemake, from whatever PATH it was
@@ -40,10 +40,19 @@ def in_words(function, *arguments):
 
 config.update(in_words(resolve, config))
 
+# A variable and no parameter of the rules that fetch: another pace or mirror reruns nothing.
+os.environ["HPALOC_NETWORK"] = canonical_json(config["fetch"])
+
+def is_labelled(source):
+    settings = config["sources"][source]
+    return settings.get("labels", "made") is not None and settings.get("part") != "test"
+
 
 RESULTS = f"results/{config['run']}".rstrip("/")
 SOURCES = "results/sources"
 STATES = "results/state"
+# What was fetched, whole and checked, and what the user may keep for other runs: no outputs.
+DOWNLOADS = "results/downloads"
 RUN = config["run"] or "config"
 RECIPES = config["recipes"]
 TRAIN_SOURCE, TEST_SOURCE = config["train_source"], config["test_source"]
@@ -56,7 +65,11 @@ SIMULATED = any(
 STRATEGIES = list(
     dict.fromkeys([config["thresholds"]["strategy"], *config["evaluation"]["strategies"]])
 )
-TEST_IS_LABELLED = config["sources"][TEST_SOURCE].get("labels", "made") is not None
+TEST_IS_LABELLED = is_labelled(TEST_SOURCE)
+# Images that one job fetches. Fixed: another number would fetch, index and train anew.
+IMAGES_PER_FETCH = 1000
+# The competition's own numbers of images.
+KAGGLE_IMAGES = {"train": 31_072, "test": 11_702}
 
 
 wildcard_constraints:
@@ -77,7 +90,7 @@ def sources_of_kind(kind):
 def source_settings(source):
     """What a source is made of, as it stores it."""
     settings = dict(config["sources"][source])
-    if settings["kind"] == "local":
+    if settings["kind"] != "simulated":
         del settings["images"]  # cuts the work into jobs and changes no image
     return settings
 
@@ -92,9 +105,17 @@ def numbered(pattern, count):
 
 def shard_count(source):
     """Jobs that convert a source; from the configuration, or for a folder from what lies in it."""
+    return max(1, math.ceil(image_count(source) / config["arrays"]["images_per_shard"]))
+
+
+def image_count(source):
+    """About how many images a source has."""
     settings = config["sources"][source]
-    images = settings.get("images") or folder_listing(source)[0] / files_per_image(settings)
-    return max(1, math.ceil(images / config["arrays"]["images_per_shard"]))
+    if settings["images"]:
+        return settings["images"]
+    if settings["kind"] == "kaggle":
+        return KAGGLE_IMAGES[settings["part"]]
+    return folder_listing(source)[0] / files_per_image(settings)
 
 
 def part_count(source):
@@ -141,6 +162,24 @@ def table(name, shows):
         category="Tables",
         labels={"shows": shows},
     )
+
+
+def audit_table(name, shows):
+    """An output in audit/, with its place in the report."""
+    return report(
+        f"{RESULTS}/audit/{name}.csv",
+        caption=f"../report/{name}.rst",
+        category="Leakage",
+        labels={"shows": shows},
+    )
+
+
+def duplicate_groups(wildcards):
+    """Groups of equal images of the training source, where folds are grouped by them."""
+    if "duplicates" not in config["folds"]["group_by"]:
+        return {}
+    stem = f"{arrays_folder(TRAIN_SOURCE)}/duplicates"
+    return {"duplicates": ancient(f"{stem}.parquet"), "duplicates_digest": f"{stem}.sha256"}
 
 
 def figure(name, category, shows):
@@ -230,17 +269,102 @@ def labels_digest(source):
     return None
 
 
+def sources_used():
+    """The sources that this run is made of, and those that a selection is kept apart from."""
+    names = [TRAIN_SOURCE, TEST_SOURCE]
+    for name in names:
+        other = config["sources"][name].get("select", {}).get("antibody_disjoint_from")
+        if other and other not in names:
+            names.append(other)
+    return names
+
+
+def fetched_files():
+    """What the rules that use the network make for this run."""
+    made = {"kaggle": "files.json", "hpa": "index.sha256"}
+    kinds = {name: config["sources"][name]["kind"] for name in sources_used()}
+    files = [f"{SOURCES}/{name}/raw/{made[kind]}" for name, kind in kinds.items() if kind in made]
+    recipes = dict.fromkeys([*config["train"], *config["generations"]])
+    networks = {
+        RECIPES[name]["network"] for name in recipes if RECIPES[name]["pretrained"] == "imagenet"
+    }
+    return files + [f"results/weights/{network}.sha256" for network in sorted(networks)]
+
+
+def kaggle_test_source():
+    """The source of the competition's unlabelled images, for a submission."""
+    names = [name for name, source in config["sources"].items() if source.get("part") == "test"]
+    if not names:
+        raise WorkflowError(
+            "A submission needs the competition's test images: add a source with kind: kaggle and"
+            " part: test, as config.yaml has it."
+        )
+    return names[0]
+
+
+def listed_index(source):
+    """A digest of the user's own list or folder of gene entries; None where the atlas is asked.
+
+    What was recorded of it where it is gone.
+    """
+    path = Path(config["sources"][source]["index"])
+    record = Path(f"{SOURCES}/{source}/atlas/listing.txt")
+    if str(path) == "atlas":
+        return None
+    if path.is_dir():
+        return listing_digest(list_files(path))
+    if path.is_file():
+        return file_digest(str(path))
+    if record.is_file():
+        return record.read_text(encoding="utf-8").strip()
+    raise WorkflowError(
+        f"sources.{source}.index: there is no {path}. Name a folder of gene entries, a CSV list, or"
+        " atlas to fetch the entries."
+    )
+
+
+def fetch_count(source):
+    """Jobs that fetch the images of an hpa source."""
+    return max(1, math.ceil(image_count(source) / IMAGES_PER_FETCH))
+
+
+def atlas_entries(wildcards):
+    """What the index of an hpa source is made from: fetched entries, or nothing to be made."""
+    if config["sources"][wildcards.source]["index"] != "atlas":
+        return {}
+    folder = f"{SOURCES}/{wildcards.source}/atlas"
+    return {"entries": ancient(f"{folder}/entries.csv"), "digest": f"{folder}/entries.sha256"}
+
+
+def entries_arguments(wildcards):
+    """The same as arguments of the program."""
+    path = config["sources"][wildcards.source]["index"]
+    if path == "atlas":
+        entries = f"{SOURCES}/{wildcards.source}/atlas/entries.csv"
+        return f"--entries {entries} --downloads {DOWNLOADS}/hpa"
+    return f"{'--list' if path.lower().endswith('.csv') else '--xml'} {shlex.quote(path)}"
+
+
+def kept_apart_from(wildcards):
+    """The index of the source whose antibodies and genes a selection leaves out."""
+    other = config["sources"][wildcards.source]["select"]["antibody_disjoint_from"]
+    if not other:
+        return {}
+    raw = f"{SOURCES}/{other}/raw"
+    return {"other": ancient(f"{raw}/index.parquet"), "other_digest": f"{raw}/index.sha256"}
+
+
+def files_per_image(settings):
+    return 4 if "{channel}" in settings["pattern"] else 1
+
+
 # Now, so that another source of that name, a missing folder or table end the run before any job.
-for name in (TRAIN_SOURCE, TEST_SOURCE):
+for name in sources_used():
     record = Path(f"{SOURCES}/{name}/raw/settings.json")
     in_words(check_source, name, source_settings(name), record)
     if config["sources"][name]["kind"] == "local":
         folder_listing(name)
         labels_digest(name)
-
-
-def files_per_image(settings):
-    return 4 if "{channel}" in settings["pattern"] else 1
 
 
 def trained_jobs():

@@ -1,6 +1,7 @@
 # Needs: predictions and labels of the test source, thresholds.
 # Makes: <results>/evaluation/<recipe>/<source>/ - scores of fold 1 and of the mean of the folds by
-# threshold strategy, scores of each class, constant answers, and the precision-recall curves.
+# threshold strategy, the same without what was seen in training, scores of each class, constant
+# answers, and the precision-recall curves.
 
 EVALUATION = f"{RESULTS}/evaluation/{{recipe}}/{{source}}"
 
@@ -13,13 +14,23 @@ rule evaluate:
         mean=ancient(f"{PREDICTIONS}/mean.parquet"),
         digest=f"{PREDICTIONS}/mean.sha256",
         thresholds=f"{RESULTS}/thresholds/{{recipe}}.csv",
+        audit=ancient(f"{RESULTS}/audit/images.parquet"),
+        audit_digest=f"{RESULTS}/audit/images.sha256",
     output:
         metrics=f"{EVALUATION}/metrics.csv",
         per_class=f"{EVALUATION}/per_class.csv",
         baselines=f"{EVALUATION}/baselines.csv",
         curves=f"{EVALUATION}/curves.parquet",
+        subsets=report(
+            f"{EVALUATION}/subsets.csv",
+            caption="../report/subsets.rst",
+            category="Leakage",
+            labels={"shows": "Scores without what was seen in training"},
+        ),
     log:
         f"{RESULTS}/logs/evaluate/{{recipe}}/{{source}}.log",
+    wildcard_constraints:
+        source=TEST_SOURCE,  # the only one that was compared with the training images
     benchmark:
         f"{RESULTS}/benchmarks/evaluate/{{recipe}}/{{source}}.tsv"
     conda:
@@ -33,4 +44,5 @@ rule evaluate:
         " --folds {params.fold_numbers} --mean {input.mean} --thresholds {input.thresholds}"
         " --strategies {params.strategies:q} --metrics {output.metrics}"
         " --per-class {output.per_class} --baselines {output.baselines} --curves {output.curves}"
+        " --audit {input.audit} --subsets {output.subsets}"
         " > {log} 2>&1"

@@ -10,6 +10,7 @@ rule folds:
 
 rule make_folds:
     input:
+        unpack(duplicate_groups),
         arrays=ancient(f"{arrays_folder(TRAIN_SOURCE)}/index.parquet"),
         arrays_digest=f"{arrays_folder(TRAIN_SOURCE)}/index.sha256",
     output:
@@ -27,7 +28,10 @@ rule make_folds:
         n=config["folds"]["n"],
         seed=config["folds"]["seed"],
         group_by=canonical_json(config["folds"]["group_by"]),
+        duplicates=lambda wildcards, input: (
+            f"--duplicates {input.duplicates}" if "duplicates" in input.keys() else ""
+        ),
     shell:
         "python $HPALOC/make_folds.py --arrays {input.arrays} --n {params.n} --seed {params.seed}"
-        " --group-by {params.group_by:q} --folds {output.folds} --digest {output.digest}"
+        " --group-by {params.group_by:q} {params.duplicates} --folds {output.folds} --digest {output.digest}"
         " --counts {output.counts} > {log} 2>&1"

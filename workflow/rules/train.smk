@@ -1,4 +1,4 @@
-# Needs: arrays of the training source, folds, and for `pretrained: imagenet` the network once.
+# Needs: arrays of the training source, folds, and for `pretrained: imagenet` fetched weights.
 # Makes: <results>/models/<recipe>/fold<k>/ - weights, what was recorded by step and by epoch, and
 # the probabilities of the fold's validation images. One job a recipe and fold.
 # Checkpoints are no outputs (Snakemake deletes those of a failed job): they lie in results/state/.
@@ -11,22 +11,6 @@ rule train:
             models(recipe, generation_folds(recipe), "weights.sha256")
             for recipe in config["generations"]
         ],
-
-
-rule fetch_weights:
-    output:
-        weights="results/weights/{network}.safetensors",
-        digest="results/weights/{network}.sha256",
-    log:
-        "results/logs/fetch_weights/{network}.log",
-    localrule: True
-    conda:
-        "../../envs/train.yaml"
-    params:
-        code=code_digest("fetch_weights"),
-    shell:
-        "python $HPALOC/fetch_weights.py --network {wildcards.network} --weights {output.weights}"
-        " --digest {output.digest} > {log} 2>&1"
 
 
 rule train_fold:

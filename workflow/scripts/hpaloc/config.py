@@ -10,6 +10,7 @@ import difflib
 import json
 import math
 import os
+import string
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -188,6 +189,8 @@ def _contradictions(config: dict) -> Iterator[str]:
             yield f"{key}: there is no source {config[key]!r}. Sources: {', '.join(sources)}."
     for name, source in sources.items():
         yield from (f"sources.{name}.{fault}" for fault in _source_faults(source))
+        if source["kind"] == "hpa" and (fault := _disjoint_fault(name, sources)):
+            yield f"sources.{name}.select.antibody_disjoint_from: {fault}"
     if config["train_source"] == config["test_source"]:
         yield "test_source: it is the training source; test data must never be trained on."
     if any(fold > folds["n"] for fold in folds["train"]):
@@ -218,6 +221,45 @@ def _contradictions(config: dict) -> Iterator[str]:
     trained = sources.get(config["train_source"], {})
     if trained.get("kind") == "local" and trained.get("labels") is None:
         yield f"sources.{config['train_source']}.labels: a training source needs labels."
+    if trained.get("part") == "test":
+        yield f"sources.{config['train_source']}.part: the competition's test set has no labels."
+    for key in ("genes", "entries", "images"):
+        for address in config["fetch"]["addresses"][key]:
+            if fault := _address_fault(key, address):
+                yield f"fetch.addresses.{key}: {address!r} {fault}"
+
+
+def _disjoint_fault(name: str, sources: dict) -> str | None:
+    """Why a source cannot be kept apart from the one it names, through others too; else None."""
+    chain = [name]
+    while other := sources[chain[-1]].get("select", {}).get("antibody_disjoint_from"):
+        if other not in sources:
+            return f"there is no source {other!r}. Sources: {', '.join(sources)}."
+        if other in chain:
+            return f"{' -> '.join([*chain, other])} is a circle."
+        chain.append(other)
+    return None
+
+
+_PARTS_OF_ADDRESSES = {
+    "genes": set(),
+    "entries": {"gene"},
+    "images": {"antibody", "plate", "well", "n", "suffix", "colour"},
+}
+
+
+def _address_fault(key: str, address: str) -> str | None:
+    """What is wrong with the parts in braces of an address; None where all is well."""
+    try:
+        parts = {name for _, name, _, _ in string.Formatter().parse(address) if name is not None}
+    except ValueError as error:
+        return f"has braces that do not close ({error})."
+    allowed_parts = _PARTS_OF_ADDRESSES[key]
+    if unknown := parts - allowed_parts:
+        return f"holds {{{min(unknown)}}}. Allowed: {', '.join(sorted(allowed_parts)) or 'none'}."
+    if lacking := allowed_parts - {"suffix"} - parts:
+        return f"lacks {{{min(lacking)}}}."
+    return None
 
 
 def _source_faults(source: dict) -> Iterator[str]:
@@ -225,6 +267,16 @@ def _source_faults(source: dict) -> Iterator[str]:
         fewest, most = source["cells"]
         if fewest > most:
             yield f"cells: {source['cells']} names the most cells before the fewest."
+    if source["kind"] == "hpa" and source["select"]["walk"] == "paper":
+        others = ("genes", "ids", "at_most", "antibody_disjoint_from")
+        if named := [key for key in others if source["select"][key] is not None]:
+            yield (
+                f"select: the paper's images are a fixed set; leave out {', '.join(named)}, or set"
+                " walk to all."
+            )
+        if source["index"] != "atlas" and source["index"].lower().endswith(".csv"):
+            yield "index: the paper's images are chosen from the atlas's entries, not from a list."
+    if source["kind"] != "local":
         return
     if os.path.normpath(source["folder"]) == ".":
         yield "folder: name the folder of the images, not the working folder itself."

@@ -19,17 +19,25 @@ def list_images(folder: str | Path) -> list[tuple[str, int]]:
     Hidden files and folders are left out, as are files with other endings. Symbolic links are
     followed; one that leads nowhere is a file of 0 bytes.
     """
+    return [(name, size) for name, size in list_files(folder) if _is_image(name)]
+
+
+def list_files(folder: str | Path) -> list[tuple[str, int]]:
+    """The same of every file, whatever its ending."""
     return sorted(
         (path.relative_to(folder).as_posix(), path.stat().st_size if path.exists() else 0)
         for path in _files(folder)
-        if path.name.lower().endswith(IMAGE_SUFFIXES)
     )
 
 
 def other_endings(folder: str | Path) -> Counter[str]:
     """How many files of each other ending (in lower case) lie below ``folder``."""
     names = (path.name.lower() for path in _files(folder))
-    return Counter(Path(name).suffix for name in names if not name.endswith(IMAGE_SUFFIXES))
+    return Counter(Path(name).suffix for name in names if not _is_image(name))
+
+
+def _is_image(name: str) -> bool:
+    return name.lower().endswith(IMAGE_SUFFIXES)
 
 
 def pattern_regex(pattern: str, channels: dict[str, str]) -> re.Pattern:
