@@ -63,7 +63,7 @@ class Asked(NamedTuple):
 
 
 class AtlasServer:
-    """Serves on 127.0.0.1 while the ``with`` block runs.
+    """Serves on a loopback address while the ``with`` block runs.
 
     ``answers(path)`` gives the answer (bytes are a JPG file, None is 404). ``faults[path]`` is a
     list of answers for the first requests of a path, None in it for the normal answer; ``every``
@@ -75,6 +75,7 @@ class AtlasServer:
         answers: Callable[[str], "Answer | bytes | None"],
         latency_s: float = 0.0,
         port: int = 0,
+        host: str = "127.0.0.1",
     ):
         self.answers, self.latency_s = answers, latency_s
         self.faults: dict[str, list[Answer | None]] = {}
@@ -85,7 +86,7 @@ class AtlasServer:
         # Requests being answered at a time: the most, and the integral over time.
         self.most_busy = self._busy = 0
         self._busy_s, self._changed, self._first, self._last = 0.0, 0.0, None, 0.0
-        self._port = port
+        self._host, self._port = host, port
 
     def __enter__(self) -> Self:
         self._loop = asyncio.new_event_loop()
@@ -100,7 +101,7 @@ class AtlasServer:
         self._thread.join()
 
     def url(self, path: str = "") -> str:
-        return f"http://127.0.0.1:{self._port}{path}"
+        return f"http://{self._host}:{self._port}{path}"
 
     @property
     def port(self) -> int:
@@ -125,7 +126,7 @@ class AtlasServer:
 
     async def _serve(self, started: threading.Event) -> None:
         self._stop = asyncio.Event()
-        server = await asyncio.start_server(self._connected, "127.0.0.1", self._port, backlog=256)
+        server = await asyncio.start_server(self._connected, self._host, self._port, backlog=256)
         self._port = server.sockets[0].getsockname()[1]
         started.set()
         await self._stop.wait()

@@ -41,7 +41,9 @@ def check_jpeg(path: Path, content_type: str) -> None:
     """
     kind = content_type.partition(";")[0].strip().lower()
     data = path.read_bytes()
-    if kind.startswith("text/") or re.match(rb"\s*<(!doctype|html|\?xml)", data[:200], re.I):
+    if kind.startswith("text/") or re.match(
+        rb"\s*<(!doctype|html|\?xml)", data[:200], re.IGNORECASE
+    ):
         raise Refused("a page instead of an image")
     if kind not in _TYPES:
         raise Refused(f"{kind[:40]!r} instead of an image")

@@ -130,7 +130,7 @@ class Host:
     def is_busy(self, started: float, pause_s: float | None) -> None:
         """429 or 503, to a request that began at ``started``: slower, and after a pause."""
         now = time.monotonic()
-        if started >= self._slowed_at:  # not once more for each request of the same moment
+        if started > self._slowed_at:  # not once more for each request of the same moment
             self._slowed = min(_SLOWEST, self._slowed * 2)
             self._slowed_at = now
         if pause_s is None:
@@ -143,7 +143,7 @@ class Host:
 
     def failed(self, started: float, reason: str) -> None:
         """No connection, to a request that began at ``started``."""
-        if started < self._rested_at:
+        if started <= self._rested_at:
             return
         self._failures += 1
         if not self._rests and self._failures < self._most_failures:

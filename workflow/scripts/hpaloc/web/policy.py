@@ -33,7 +33,8 @@ def is_public(address: str) -> bool:
 
 def shown(url: URL) -> str:
     """An address as messages may show it: without a user, and without the query, that may be a key."""
-    return str(url.with_user(None).with_query(None).with_fragment(None))
+    place = f"//{url.host_port_subcomponent}" if url.host else ""
+    return f"{url.scheme}:{place}{url.raw_path}"
 
 
 def checked_url(text: str, private: bool) -> URL:
