@@ -8,14 +8,18 @@ from typing import Any
 
 import pandas as pd
 
-from hpaloc.hpa.entry import MAX_BYTES, BadEntry, read_entry, unpacked
+from hpaloc.hpa.entry import GENE, BadEntry, read_entry, unpacked
 from hpaloc.hpa.genes import MAX_BYTES as MAX_TABLE_BYTES
 from hpaloc.hpa.genes import read_genes
 from hpaloc.log import InputError, some_of
 from hpaloc.web.client import fetch_all
 from hpaloc.web.files import Fetched, Refused, Wanted
+from hpaloc.web.lock import waited_for
 
 log = logging.getLogger("hpaloc")
+
+# The largest entries of the atlas have a few MB as gzip.
+_MAX_PACKED = 128 * 2**20
 
 ENTRY_COLUMNS = ["gene", "path", "bytes", "sha256", "reason"]
 
@@ -30,7 +34,8 @@ def fetch_genes_table(downloads: str | Path, network: dict[str, Any]) -> Path:
     ending = ".tsv.zip" if addresses[0].endswith(".zip") else ".tsv"
     path = Path(downloads, "table", f"subcellular_location{ending}")
     wanted = [Wanted("the table of genes", addresses, path)]
-    (fetched,) = fetch_all(wanted, _check_table, network, "tables", MAX_TABLE_BYTES)
+    with waited_for(downloads):
+        (fetched,) = fetch_all(wanted, _check_table, network, "tables", MAX_TABLE_BYTES)
     if fetched.reason:
         raise InputError(
             f"The atlas's table of genes could not be fetched: {fetched.reason}. Run it again"
@@ -45,7 +50,7 @@ def _check_table(path: Path, content_type: str) -> None:
         read_genes(path)
     except InputError as error:
         # Without its place, which the client names.
-        raise Refused(str(error).removeprefix(f"{path}: ")) from None
+        raise Refused(str(error).removeprefix(f"{path}: "), again=True) from None
 
 
 def fetch_entries(
@@ -67,7 +72,8 @@ def fetch_entries(
         )
         for gene in genes
     ]
-    fetched = fetch_all(wanted, _check_entry, network, "entries", MAX_BYTES, gzipped=True)
+    with waited_for(downloads):
+        fetched = fetch_all(wanted, _check_entry, network, "entries", _MAX_PACKED, gzipped=True)
     _tell_failed(fetched)
     rows = []
     for gene, file in zip(genes, fetched, strict=True):
@@ -77,7 +83,7 @@ def fetch_entries(
 
 
 def _check_entry(path: Path, content_type: str) -> None:
-    gene = path.name.split(".")[0]
+    gene = GENE.search(path.name)[0]  # also of the file beside its place
     try:
         if not content_type:
             _check_stored(path, gene)

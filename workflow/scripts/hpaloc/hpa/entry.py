@@ -83,12 +83,12 @@ def read_entry(path: str | Path) -> Entry:
             reader.feed(chunk)
         return reader.close()
     except (BadEntry, expat.ExpatError) as error:
-        if not head.strip():
-            raise BadEntry("it is empty", cut_off=True) from None
         if re.match(rb"\s*(<!doctype html|<html)", head, re.IGNORECASE):
             raise BadEntry("it is a web page (HTML), no gene entry") from None
         if isinstance(error, BadEntry):
             raise
+        if not head.strip():
+            raise BadEntry("it is empty", cut_off=True) from None
         raise BadEntry(f"its XML is damaged ({error})", reader.ended_early(error)) from None
 
 

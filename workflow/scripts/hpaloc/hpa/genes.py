@@ -47,7 +47,8 @@ def read_genes(path: str | Path) -> list[Gene]:
             lacking += [] if located else [f"one of {', '.join(_LOCATIONS)}"]
             raise InputError(
                 f"{path}: not the atlas's table of subcellular locations: no column"
-                f" {' and '.join(lacking)}. Its columns are {some_of(header, 12) or 'none'}."
+                f" {' and '.join(lacking)}. Its columns are"
+                f" {some_of((repr(name[:40]) for name in header), 12) or 'none'}."
             )
         for cells in rows:
             if not any(cells):
@@ -75,7 +76,9 @@ def read_genes(path: str | Path) -> list[Gene]:
 
 def _lines(path: str | Path) -> Iterator[str]:
     try:
-        if zipfile.is_zipfile(path):
+        with open(path, "rb") as file:
+            data = file.read(MAX_BYTES + 1)
+        if data.startswith(b"PK"):
             with zipfile.ZipFile(path) as archive:
                 tables = [file for file in archive.infolist() if file.filename.endswith(".tsv")]
                 if len(tables) != 1:
@@ -84,9 +87,6 @@ def _lines(path: str | Path) -> Iterator[str]:
                     )
                 with archive.open(tables[0]) as file:
                     data = file.read(MAX_BYTES + 1)
-        else:
-            with open(path, "rb") as file:
-                data = file.read(MAX_BYTES + 1)
     except FileNotFoundError as error:
         raise InputError(f"{path}: there is no such table of genes.") from error
     except (OSError, zipfile.BadZipFile, EOFError, RuntimeError, NotImplementedError) as error:
@@ -116,7 +116,8 @@ def chosen_genes(genes: list[Gene], select: dict[str, Any]) -> list[Gene]:
             f"select.genes: {len(unknown)} genes are not in the table of subcellular locations:"
             f" {some_of(unknown)}. Ensembl ids such as {genes[0].gene} are wanted."
         )
-    return [gene for gene in genes if gene.gene in set(wanted)]
+    wanted = set(wanted)
+    return [gene for gene in genes if gene.gene in wanted]
 
 
 def draw_genes(genes: list[Gene], per_class: int, classes: list[int], seed: int) -> list[Gene]:
