@@ -59,6 +59,6 @@ def audit(train: Path, test: Path, out: Path) -> dict[str, pd.DataFrame]:
          "--summary", str(out / "leakage.csv"), "--images", str(out / "images.parquet"),
          "--digest", str(out / "images.sha256"), "--threads", "2"]
     )  # fmt: skip
-    tables = {name: pd.read_csv(out / f"{name}.csv", dtype={"labels_a": str, "labels_b": str})
-              for name in ("twins", "conflicts", "leakage")}  # fmt: skip
+    tables = {name: pd.read_csv(out / f"{name}.csv") for name in ("twins", "leakage")}
+    tables["conflicts"] = pd.read_csv(out / "conflicts.csv", dtype=str, keep_default_na=False)
     return tables | {"images": pd.read_parquet(out / "images.parquet")}

@@ -240,7 +240,9 @@ def score(run, folder, **changed):
          "--mean", str(files["mean"]), "--thresholds", str(files["thresholds"]),
          "--strategies", '["global", "frequency_matched", 0.268]',
          *(w for name in outputs
-           for w in (f"--{name.split('.')[0].replace('_', '-')}", str(folder / name)))]
+           for w in (f"--{name.split('.')[0].replace('_', '-')}", str(folder / name))),
+         *(["--audit", str(files["audit"]), "--subsets", str(folder / "subsets.csv")]
+           if "audit" in files else [])]
     )  # fmt: skip
     return {name.split(".")[0]: folder / name for name in outputs}
 
@@ -327,6 +329,87 @@ def test_unlabelled_test_images_are_left_out_and_counted(run, tmp_path, caplog):
     write_index(index, tmp_path / "none.parquet")
     with pytest.raises(InputError, match="none of the 80 images has labels"):
         score(run, tmp_path, test=tmp_path / "none.parquet")
+
+
+def score_subsets(run, folder, **columns):
+    """subsets.csv of an audit of these columns, and metrics.csv."""
+    audit = pd.DataFrame({"image_id": run["test_ids"], "twin_in_training": False}).assign(
+        **{name: pd.array(values, dtype="boolean") for name, values in columns.items()}
+    )
+    audit.sample(frac=1, random_state=1).to_parquet(folder / "audit.parquet")
+    out = score(run, folder, audit=folder / "audit.parquet")
+    tables = []
+    for path in (folder / "subsets.csv", out["metrics"]):
+        tables.append(pd.read_csv(path, dtype={"fold": str, "strategy": str}))
+    return tables
+
+
+KEYS = ["fold", "strategy", "metric", "published_name", "value"]
+
+
+def test_scores_without_what_training_shares(run, tmp_path, caplog):
+    number = np.arange(80)
+    twin, antibody, gene = number < 30, number % 2 == 0, number % 5 == 0
+    unknown = np.where(number == 79, None, antibody)
+    subsets, metrics = score_subsets(
+        run, tmp_path, twin_in_training=twin, antibody_seen=unknown, gene_seen=gene
+    )
+    assert subsets.columns.tolist() == ["subset", "images", "classes", *KEYS]
+    by_name = dict(list(subsets.groupby("subset", sort=False)))
+    assert list(by_name) == ["all", "without_twins", "without_seen_antibodies_and_genes"]
+    pd.testing.assert_frame_equal(by_name["all"][KEYS].reset_index(drop=True), metrics)
+    predictions = pd.read_parquet(run["mean"]).set_index("image_id").loc[run["test_ids"]].to_numpy()
+    for name, kept in (
+        ("without_twins", ~twin),
+        ("without_seen_antibodies_and_genes", ~antibody & ~gene & (number != 79)),
+    ):
+        table = by_name[name]
+        truth = run["test_truth"][kept]
+        assert set(table["images"]) == {kept.sum()}
+        assert set(table["classes"]) == {truth.any(axis=0).sum()}
+        value = table.set_index(["fold", "strategy", "metric"])["value"]
+        called = predictions[kept] >= np.float32(0.268)
+        assert value["mean", "0.268", "macro_f1"] == pytest.approx(
+            macro_f1(truth, called), abs=1e-6
+        )
+        assert value["mean", "0.268", "n_images"] == kept.sum()
+        assert value["mean", "0.268", "macro_f1_present"] > value["mean", "0.268", "macro_f1"]
+    assert "of 1 of 80 test images it is not known" in caplog.text
+
+
+def test_subsets_that_are_empty_or_unknown_have_rows_and_no_values(run, tmp_path, caplog):
+    subsets, metrics = score_subsets(
+        run,
+        tmp_path,
+        twin_in_training=[True] * 80,
+        antibody_seen=[None] * 80,
+        gene_seen=[True] * 80,
+    )
+    # A gene that is seen decides, whatever the antibody: this subset is empty, not unknown.
+    by_name = dict(list(subsets.groupby("subset")))
+    for name in ("without_twins", "without_seen_antibodies_and_genes"):
+        assert len(by_name[name]) == len(metrics)
+        assert by_name[name]["value"].isna().all()
+        assert set(by_name[name]["images"]) == {0}
+        assert f"no test image is left for the scores {name!r}" in caplog.text
+    subsets, _ = score_subsets(
+        run, tmp_path, antibody_seen=[None] * 80, gene_seen=[None] * 80
+    )  # as Kaggle's training set, which names no antibodies
+    unknown = subsets[subsets["subset"] == "without_seen_antibodies_and_genes"]
+    assert len(unknown) == len(metrics)
+    assert unknown[["images", "classes", "value"]].isna().all(axis=None)
+    assert "of 80 of 80 test images it is not known" in caplog.text
+
+
+def test_audits_of_other_images_are_refused(run, tmp_path):
+    known = {"antibody_seen": [False] * 80, "gene_seen": [False] * 80}
+    score_subsets(run, tmp_path, **known)
+    audit = pd.read_parquet(tmp_path / "audit.parquet")
+    audit[audit["image_id"] != "test_0003"].to_parquet(tmp_path / "fewer.parquet")
+    with pytest.raises(InputError, match=r"1 of 80 images were not audited.*test_0003"):
+        score(run, tmp_path, audit=tmp_path / "fewer.parquet")
+    with pytest.raises(InputError, match="not a table of audited images"):
+        score(run, tmp_path, audit=run["test"])
 
 
 def test_missing_predictions_are_refused_by_image(run, tmp_path):

@@ -138,19 +138,63 @@ def test_classes_that_cannot_be_everywhere_are_warned_of(caplog):
     assert "Rods & rings" in caplog.text and "Nucleoplasm" not in caplog.text
 
 
-def test_program_writes_the_same_bytes_twice(tmp_path):
-    index = random_index(60).assign(source="made", x=0, y=0, width=96, height=96, shard=0)
-    write_index(index.assign(row=range(len(index))), tmp_path / "index.parquet")
-    for run in "ab":
-        outputs = [
-            word
-            for name, file in (("folds", "parquet"), ("digest", "sha256"), ("counts", "csv"))
-            for word in (f"--{name}", str(tmp_path / f"{run}_{name}.{file}"))
+def made_source(folder, n_antibodies=60):
+    index = random_index(n_antibodies).assign(source="made", x=0, y=0, width=96, height=96, shard=0)
+    write_index(index.assign(row=range(len(index))), folder / "index.parquet")
+    return index
+
+
+def split(folder, run, *arguments):
+    outputs = [
+        word
+        for name, file in (("folds", "parquet"), ("digest", "sha256"), ("counts", "csv"))
+        for word in (f"--{name}", str(folder / f"{run}_{name}.{file}"))
+    ]
+    program.main(
+        ["--arrays", str(folder / "index.parquet"), "--n", "4", "--seed", "7", *arguments, *outputs]
+    )
+
+
+def test_duplicates_stay_in_one_fold_also_through_antibodies(tmp_path):
+    index = made_source(tmp_path)
+    # Pairs of images far apart, which join their antibodies; each other image is its own group.
+    groups = index["image_id"].copy()
+    groups.iloc[-20:] = groups.iloc[:20].to_numpy()
+    table = pd.DataFrame({"image_id": index["image_id"], "duplicates": groups})
+    table.sample(frac=1, random_state=1).to_parquet(tmp_path / "groups.parquet")
+    both = ["--duplicates", str(tmp_path / "groups.parquet"), "--group-by"]
+    split(tmp_path, "alone", *both, '["duplicates"]')
+    split(tmp_path, "joined", *both, '["antibody", "duplicates"]')
+    split(tmp_path, "without", "--group-by", "[]")
+    index["duplicates"] = groups
+    spread = {}
+    for run in ("alone", "joined", "without"):
+        folds = pd.read_parquet(tmp_path / f"{run}_folds.parquet").merge(index, on="image_id")
+        spread[run] = [
+            folds.groupby(column)["fold"].nunique().max() for column in ("duplicates", "antibody")
         ]
-        program.main(
-            ["--arrays", str(tmp_path / "index.parquet"), "--n", "4", "--seed", "7",
-             "--group-by", '["antibody"]', *outputs]
+    assert spread["alone"][0] == 1 and spread["alone"][1] > 1
+    assert spread["joined"] == [1, 1]
+    assert spread["without"][0] > 1
+
+
+def test_grouping_by_duplicates_needs_their_table(tmp_path):
+    index = made_source(tmp_path)
+    with pytest.raises(InputError, match="--duplicates"):
+        split(tmp_path, "a", "--group-by", '["duplicates"]')
+    table = pd.DataFrame({"image_id": index["image_id"], "duplicates": index["image_id"]})
+    table.iloc[1:].to_parquet(tmp_path / "groups.parquet")
+    with pytest.raises(InputError, match="other images than"):
+        split(
+            tmp_path, "a", "--group-by", '["duplicates"]',
+            "--duplicates", str(tmp_path / "groups.parquet"),
         )  # fmt: skip
+
+
+def test_program_writes_the_same_bytes_twice(tmp_path):
+    made_source(tmp_path)
+    for run in "ab":
+        split(tmp_path, run, "--group-by", '["antibody"]')
     for name in ("folds.parquet", "digest.sha256", "counts.csv"):
         assert (tmp_path / f"a_{name}").read_bytes() == (tmp_path / f"b_{name}").read_bytes()
     counts = pd.read_csv(tmp_path / "a_counts.csv")
