@@ -1,7 +1,7 @@
 import pandas as pd
 import pytest
 from audit_case import audit, find_duplicates, hash_source, write_source
-from planted_twins import CHANGES, at_size
+from planted_twins import BEYOND, CHANGES, at_size
 
 from hpaloc.audit.leakage import seen
 from hpaloc.log import InputError
@@ -178,6 +178,23 @@ def test_a_tile_has_a_twin_where_its_image_has_one(fields, tmp_path):
     assert tables["images"]["twin_in_training"].tolist() == [True, True, True, False]
     assert tables["images"]["twin"].fillna("").tolist() == ["b", "b", "b", ""]
     assert tables["twins"]["pair"].tolist() == ["test and training"]
+
+
+def test_twins_that_are_less_alike_are_counted_apart(fields, tmp_path):
+    sources = []
+    for name, images in (
+        ("train", [at_size(field, SIDE) for field in fields[:3]]),
+        ("test", [BEYOND["rotated by 2°"](fields[0], SIDE), second(fields[1])]),
+    ):
+        ids = [f"{name}_{number}" for number in range(len(images))]
+        source = write_source(tmp_path / name, images, image_id=ids, labels=[[0]] * len(ids))
+        sources.append(hash_source(source))
+    find_duplicates(sources[0])
+    table = summary(audit(*sources, tmp_path))
+    assert tuple(table.loc["pairs: twins of test and training", ["count", "note"]]) == (
+        2,
+        "1 of them correlate less than 0.9 in a channel",
+    )
 
 
 def test_groups_of_another_source_are_refused(tables, tmp_path):
