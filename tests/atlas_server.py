@@ -84,7 +84,7 @@ class AtlasServer:
         self.connections = 0
         self._seen = defaultdict(itertools.count)
         # Requests being answered at a time: the most, and the integral over time.
-        self.most_busy = self._busy = 0
+        self.most_busy = self.busy = 0
         self._busy_s, self._changed, self._first, self._last = 0.0, 0.0, None, 0.0
         self._host, self._port = host, port
 
@@ -158,9 +158,9 @@ class AtlasServer:
         if self._first is None:
             self._first = now
         else:
-            self._busy_s += self._busy * (now - self._changed)
-        self._busy += change
-        self.most_busy = max(self.most_busy, self._busy)
+            self._busy_s += self.busy * (now - self._changed)
+        self.busy += change
+        self.most_busy = max(self.most_busy, self.busy)
         self._changed = self._last = now
 
     async def _answer(self, head: bytes, writer: asyncio.StreamWriter) -> bool:

@@ -103,6 +103,14 @@ def test_a_busy_host_is_asked_slower_until_it_is_well_again(clock):
     assert times[1] - times[0] == pytest.approx(0.1)
 
 
+def test_a_busy_host_has_a_rate_even_where_none_is_set(clock):
+    host = Host("a", {**NETWORK, "requests_per_second": None})
+    assert len(set(turns(host, 5))) == 1
+    host.is_busy(clock.now + 1, None)
+    times = turns(host, 5)
+    assert [b - a for a, b in pairwise(times)] == pytest.approx([0.02] * 4)
+
+
 def test_a_dead_host_is_set_aside_probed_and_given_up(clock, caplog):
     host = Host("a", NETWORK)
 

@@ -20,9 +20,10 @@ from hpaloc.web.lock import waited_for
 
 # Columns of a table of fetched files, four rows an image. ``fault`` is "" for a good file,
 # "sirna" (not asked for), "gone" (404 everywhere), "refused" (nothing usable at any address) or
-# "unreachable" (another run may get it); ``reason`` says it in words.
+# "unreachable" (another run may get it); ``reason`` says it in words; ``addresses`` are those of the configuration, with blanks between.
 FETCHED_COLUMNS = (
     "image_id", "channel", "path", "bytes", "sha256", "width", "height", "fault", "reason",
+    "addresses",
 )  # fmt: skip
 
 _SIRNA = "a plate of siRNA experiments, left out by the configuration"
@@ -90,11 +91,12 @@ def fetch_images(
         left_out = settings["sirna"] == "leave_out" and is_sirna(name)
         for channel in CHANNELS:
             path = channel_path(name, channel)
+            addresses = channel_addresses(name, channel, network["addresses"]["images"])
             rows.append({"image_id": image_id, "channel": channel, "path": path})
+            rows[-1]["addresses"] = " ".join(addresses)
             if left_out:
                 rows[-1] |= {"bytes": 0, "sha256": "", "fault": "sirna", "reason": _SIRNA}
                 continue
-            addresses = channel_addresses(name, channel, settings["addresses"]["images"])
             place = inside(downloads / "images", path, image_id)
             wanted.append(Wanted(f"{image_id} ({channel})", addresses, place))
     with waited_for(downloads):
@@ -140,7 +142,7 @@ def collect_images(
             " themselves are kept."
         )
     lost = files[files["fault"] != ""]
-    missing = _missing_table(lost, files, settings)
+    missing = _missing_table(lost, files)
     for reason, count in lost.groupby("fault")["image_id"].nunique().items():
         _log.warning("%d images are left out: %s", count, _WORDS[reason])
     _check_share(files, len(images), settings["missing"])
@@ -218,12 +220,12 @@ def _check_share(table: pd.DataFrame, images: int, missing: dict) -> None:
         + "".join(
             f"\n  {row.image_id} ({row.channel}): {row.reason}" for row in examples.itertuples()
         )
-        + "\nLook whether the addresses of the source (addresses: images) are right; to go on"
+        + "\nLook whether the addresses of the config (fetch: addresses: images) are right; to go on"
         " without these images, set its missing to {policy: leave_out, share: …}."
     )
 
 
-def _missing_table(lost: pd.DataFrame, files: pd.DataFrame, settings: dict) -> pd.DataFrame:
+def _missing_table(lost: pd.DataFrame, files: pd.DataFrame) -> pd.DataFrame:
     names = {
         image_id: parse_image_id(image_id, "the tables of fetched files")
         for image_id in lost["image_id"].unique()
@@ -237,8 +239,7 @@ def _missing_table(lost: pd.DataFrame, files: pd.DataFrame, settings: dict) -> p
             reason += f"; so are all images of antibody {name.antibody}: it seems withdrawn"
         elif file.fault in ("gone", "refused") and name.suffix:
             reason += f"; the id has the suffix {name.suffix}, which not all hosts know"
-        addresses = channel_addresses(name, file.channel, settings["addresses"]["images"])
-        rows.append((file.image_id, name.antibody, file.channel, reason, " ".join(addresses)))
+        rows.append((file.image_id, name.antibody, file.channel, reason, file.addresses))
     return pd.DataFrame(rows, columns=["image_id", "antibody", "channel", "reason", "address"])
 
 

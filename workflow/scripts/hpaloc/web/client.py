@@ -1,9 +1,11 @@
 """Many files from many addresses: what is there is kept, the rest is fetched politely."""
 
 import asyncio
+import functools
 import logging
 import os
 import re
+import shutil
 import signal
 import threading
 from collections import Counter
@@ -16,7 +18,7 @@ from yarl import URL
 
 from hpaloc.files import sha256_of_file, written_whole
 from hpaloc.log import InputError, Progress
-from hpaloc.web.exchange import Exchange, Gone
+from hpaloc.web.exchange import Body, Exchange, Gone
 from hpaloc.web.files import Fetched, Refused, Unreachable, Wanted
 from hpaloc.web.pace import GivenUp, backoff
 from hpaloc.web.policy import shown
@@ -27,6 +29,9 @@ Check = Callable[[Path, str], None]
 _BODIES = 3
 # Files under way for each connection: the others are being checked, or wait for their turn.
 _FILES_PER_CONNECTION = 3
+
+# Threads that store and check, beyond one for each core: they also wait for the disk.
+_WRITERS = 2
 
 _PART = re.compile(r"\..+\.[0-9]+\.part(\.[^.]*)?")
 
@@ -62,7 +67,7 @@ def fetch_all(
         raise ValueError("a wanted file has no address")
     if len(set(paths)) < len(paths):
         raise ValueError("two wanted files have the same path")
-    _remove_parts({path.parent for path in paths})
+    _make_ready({path.parent for path in paths})
     found = _what_is_there(wanted, check, unit)
     missing = [item for item in wanted if item.path not in found]
     if missing:
@@ -71,19 +76,18 @@ def fetch_all(
     return [found[path] for path in paths]
 
 
-def _remove_parts(folders: set[Path]) -> None:
-    """Removes what killed runs left: nobody else writes there while the lock is held."""
+def _make_ready(folders: set[Path]) -> None:
+    """Makes the folders, and removes what killed runs left there: nobody else holds the lock."""
     for folder in folders:
         try:
+            folder.mkdir(parents=True, exist_ok=True)
             parts = [entry for entry in os.scandir(folder) if _PART.fullmatch(entry.name)]
             for entry in parts:
                 os.unlink(entry.path)
-        except FileNotFoundError:
-            continue
         except OSError as error:
             raise InputError(
                 f"{folder}: the folder of downloads cannot be used ({error.strerror})."
-                " Mend its rights, or move it away."
+                " Mend its rights, make room there, or link it to another place."
             ) from error
 
 
@@ -133,7 +137,7 @@ class _Run:
         hosts = {URL(address).host for item in self._missing for address in item.addresses[:1]}
         workers = _FILES_PER_CONNECTION * self._network["connections"] * max(1, len(hosts))
         queue = iter(self._missing)  # shared: each worker takes the next one
-        with ThreadPoolExecutor(_cores()) as self._threads:
+        with ThreadPoolExecutor(_cores() + _WRITERS) as self._threads:
             async with self._exchange:
                 tasks = [
                     asyncio.create_task(self._work(queue))
@@ -197,19 +201,21 @@ class _Run:
         )  # fmt: skip
 
     async def _try(self, item: Wanted, address: str) -> Fetched:
-        """The file from one address: stored beside its place, checked, renamed."""
-        with written_whole(item.path) as aside:
-            content_type = await self._exchange.fetch(address, aside)
-            loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(
-                self._threads, self._look_at, item, address, aside, content_type
-            )
+        """The file from one address."""
+        body = await self._exchange.fetch(address, item.path.parent)
+        store = functools.partial(self._store, item, address, body)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, store)
 
-    def _look_at(self, item: Wanted, address: str, aside: Path, content_type: str) -> Fetched:
-        result = _checked(item, address, aside, content_type, self._check)
-        with open(aside, "rb") as file:
-            os.fsync(file.fileno())  # or a crash of the machine could leave an empty file there
-        return result
+    def _store(self, item: Wanted, address: str, body: Body) -> Fetched:
+        """Stores a body beside its place, checks it there and gives it its name, in a thread."""
+        with body.file, written_whole(item.path) as aside:
+            body.file.seek(0)
+            with open(aside, "wb") as file:
+                shutil.copyfileobj(body.file, file)
+                file.flush()
+                # What the name stands for is on the disk, whatever becomes of the machine.
+                os.fsync(file.fileno())
+            return _checked(item, address, aside, body.content_type, self._check)
 
     def _unwritable(self, item: Wanted, error: OSError) -> str:
         done = [result for result in self._results.values() if result.bytes]

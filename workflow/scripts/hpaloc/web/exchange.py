@@ -1,11 +1,12 @@
-"""One file from one address: the request, its redirects, and the body into a file."""
+"""One file from one address: the request, its redirects, and the body."""
 
 import asyncio
 import contextlib
 import ssl
+import tempfile
 import time
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple, Self
 
 import aiohttp
 from yarl import URL
@@ -23,7 +24,15 @@ _TEMPORARY = (408, 425, 429)  # and all of 500 and more
 _BUSY = (429, 503)
 _GONE = (404, 410)
 _READ_BYTES = 1 << 18
+_MEMORY_BYTES = 1 << 20  # of a body; the rest of a larger one goes to an unnamed file
 _REST_BYTES = 1 << 16  # of an answer that is not wanted: read to its end to keep the connection
+
+
+class Body(NamedTuple):
+    """A body as it is to be stored, from its beginning to the file's position, and its type."""
+
+    file: tempfile.SpooledTemporaryFile
+    content_type: str
 
 
 class Gone(Refused):
@@ -75,8 +84,8 @@ class Exchange:
             self._hosts[name] = Host(name, self._network)
         return self._hosts[name]
 
-    async def fetch(self, address: str, path: Path) -> str:
-        """Writes the body that an address gives to ``path``; returns its content type.
+    async def fetch(self, address: str, folder: Path) -> Body:
+        """The body that an address gives, to be closed; ``folder`` has room for a large one.
 
         Raises Refused (Gone for 404 and 410) where asking again would be no use, Unreachable where
         it may be, and OSError where the disk fails.
@@ -86,16 +95,14 @@ class Exchange:
         while True:
             host = self._host(url)
             async with host.turn() as started:
-                location, content_type = await self._ask(host, started, url, path)
-            if location is None:
-                return content_type
-            url = next_url(url, location, visited, self._private)
+                body = await self._ask(host, started, url, folder)
+            if isinstance(body, Body):
+                return body
+            url = next_url(url, body, visited, self._private)
             visited.append(url)
 
-    async def _ask(
-        self, host: Host, started: float, url: URL, path: Path
-    ) -> tuple[str | None, str]:
-        """One request: where it redirects to or None, and the content type of the stored body."""
+    async def _ask(self, host: Host, started: float, url: URL, folder: Path) -> Body | str:
+        """One request: the body, or where it redirects to."""
         answered = False
         try:
             # One clock for all: the head has to come within timeout_s, and then the body has to
@@ -107,24 +114,26 @@ class Exchange:
                     answered = True
                     host.answered()
                     if response.status == 200:
-                        await self._store(response, path, clock)
+                        body = await self._receive(response, folder, clock)
                         host.was_good()
-                        return None, response.headers.get("Content-Type", "")
+                        return body
                     await _read_rest(response, self._timeout_s / 10)
-                    return self._judge(host, started, response), ""
+                    return self._judge(host, started, response)
         except _NETWORK_ERRORS as error:
             reason = _words(error, answered)
             if not answered:
                 host.failed(started, reason)
             raise Unreachable(reason) from None
 
-    async def _store(
-        self, response: aiohttp.ClientResponse, path: Path, clock: asyncio.Timeout
-    ) -> None:
+    async def _receive(
+        self, response: aiohttp.ClientResponse, folder: Path, clock: asyncio.Timeout
+    ) -> Body:
         if (response.content_length or 0) > self._max_bytes:
             raise Refused(f"larger than {self._max_bytes} bytes")
         start, received = time.monotonic(), 0
-        with open(path, "wb") as file:  # noqa: ASYNC230  (the page cache takes it at once)
+        # In memory as far as possible: a disk that is busy would hold up all connections.
+        with contextlib.ExitStack() as stack:
+            file = stack.enter_context(tempfile.SpooledTemporaryFile(_MEMORY_BYTES, dir=folder))
             encoding = response.headers.get("Content-Encoding", "")
             writer = body_writer(file, encoding, self._gzipped, self._max_bytes)
             async for data in response.content.iter_any():
@@ -134,6 +143,8 @@ class Exchange:
                 least = start + received / LEAST_BYTES_PER_S
                 clock.reschedule(min(least, time.monotonic()) + self._timeout_s)
             writer.close()
+            stack.pop_all()  # the body stays open
+        return Body(file, response.headers.get("Content-Type", ""))
 
     def _judge(self, host: Host, started: float, response: aiohttp.ClientResponse) -> str:
         """Where an answer other than 200 redirects to; Refused or Unreachable for all the rest."""

@@ -9,6 +9,7 @@ for a pause gets up to 10 × timeout_s.
 import asyncio
 import email.utils
 import logging
+import math
 import random
 import time
 from collections.abc import AsyncIterator
@@ -18,6 +19,7 @@ from hpaloc.log import duration
 from hpaloc.web.files import Unreachable
 
 _SLOWEST = 16  # a host that has too much to do is asked down to this part of the rate
+_LEAST_INTERVAL_S = 0.01
 _RECOVERY = 0.98  # every good answer shortens the time between requests by this factor
 
 _log = logging.getLogger("hpaloc")
@@ -52,7 +54,7 @@ class Host:
     def __init__(self, name: str, network: dict):
         self.name = name
         self._timeout_s = network["timeout_s"]
-        self._interval = 1 / network["requests_per_second"]
+        self._interval = 1 / (network["requests_per_second"] or math.inf)
         self._free = asyncio.Semaphore(network["connections"])
         self._slowed = 1.0  # the interval is this much longer
         self._next_start = 0.0
@@ -115,7 +117,10 @@ class Host:
         """Takes the next time at which a request may start; seconds until then."""
         now = time.monotonic()
         start = max(now, self._next_start)
-        self._next_start = start + self._interval * self._slowed
+        interval = self._interval
+        if self._slowed > 1:  # a host that has too much to do has a rate even where none is set
+            interval = max(interval, _LEAST_INTERVAL_S) * self._slowed
+        self._next_start = start + interval
         return start - now
 
     def answered(self) -> None:
