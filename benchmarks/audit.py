@@ -32,7 +32,7 @@ sys.path[:0] = [str(SCRIPTS), str(PROJECT / "tests" / "unit")]
 
 from planted_twins import BEYOND, CHANGES, at_size
 
-from hpaloc.audit.hashes import describe, describe_small
+from hpaloc.audit.hashes import describe, shrink
 from hpaloc.audit.pairs import LEAST_CORRELATION, correlation, twins_between
 from hpaloc.audit.table import LEAST_CONTRAST, THUMBNAIL, Hashes, write_hashes
 from hpaloc.audit.views import VIEWS, view_of_bits, view_of_planes
@@ -55,7 +55,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--out", help="table to write (Markdown)")
     parser.add_argument("--fields", type=Path, help="folder of real <id>_<channel>.png files")
     parser.add_argument("--rendered", type=int, default=200, help="rendered images")
-    parser.add_argument("--hashed", type=int, default=2000, help="images hashed to time it")
+    parser.add_argument("--hashed", type=int, default=4000, help="images hashed to time it")
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args(argv)
     cv2.setNumThreads(1)
@@ -114,15 +114,16 @@ def tiles(image: np.ndarray, side: int) -> list[np.ndarray]:
     return [image[y : y + side, x : x + side] for y in starts for x in starts]
 
 
-def hashes_of(described: list, prefix: str = "image") -> Hashes:
-    """``described`` are results of ``describe``."""
-    ids = np.array([f"{prefix}_{number:05d}" for number in range(len(described))], dtype=object)
-    return Hashes(ids, *(np.array(part) for part in zip(*described, strict=True)))
+def hashes_of(smalls: list[np.ndarray]) -> Hashes:
+    """The hashes of images that are shrunk already."""
+    ids = np.array([f"image_{number:05d}" for number in range(len(smalls))], dtype=object)
+    parts = [describe(np.array(smalls[at : at + 64])) for at in range(0, len(smalls), 64)]
+    return Hashes(ids, *(np.concatenate(part) for part in zip(*parts, strict=True)))
 
 
 def found(name: str, images: list[np.ndarray], executor: ThreadPoolExecutor) -> list[str]:
     """What is found of second deliveries of ``images``, as lines of Markdown."""
-    first = hashes_of(list(executor.map(lambda image: describe(at_size(image, SIDE)), images)))
+    first = hashes_of(list(executor.map(lambda image: shrink(at_size(image, SIDE)), images)))
     lines = [
         f"## {name}",
         "",
@@ -137,7 +138,7 @@ def found(name: str, images: list[np.ndarray], executor: ThreadPoolExecutor) -> 
     totals = np.zeros(4, dtype=np.int64)
     for promised, changes in ((True, CHANGES), (False, BEYOND)):
         for title, change in changes.items():
-            work = executor.map(lambda image, how=change: describe(how(image, SIDE)), images)
+            work = executor.map(lambda image, how=change: shrink(how(image, SIDE)), images)
             second = hashes_of(list(work))
             judged = ~first.blank & ~second.blank
             pairs = twins_between(first, second, 2, name)
@@ -329,7 +330,7 @@ def made_sources(scratch: Path) -> tuple[Path, Path, dict[str, set[tuple[str, st
     for side, part in (("train", slice(TRAINING)), ("test", slice(TRAINING, None))):
         folder = scratch / side
         folder.mkdir()
-        hashes = hashes_of([describe_small(small) for small in smalls[part]])
+        hashes = hashes_of(smalls[part])
         write_hashes(
             hashes._replace(image_id=np.array(names[part], object)), folder / "hashes.parquet"
         )

@@ -6,7 +6,7 @@ from audit_case import hash_source, write_source
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hpaloc.audit.hashes import describe
+from hpaloc.audit import hashes as module
 from hpaloc.audit.table import Hashes, read_hashes, write_hashes
 from hpaloc.audit.views import FREQUENCIES, INVERSE, VIEWS, view_of_bits, view_of_planes
 from hpaloc.index import read_index
@@ -21,6 +21,10 @@ def blobs(seed, side=96):
         spot = np.exp(-((y - cy) ** 2 + (x - cx) ** 2) / (0.02 + 0.06 * r) ** 2)
         image += 120 * spot[..., None] * levels
     return np.clip(image, 0, 255).astype(np.uint8)
+
+
+def describe(image):
+    return [part[0] for part in module.describe(module.shrink(image)[None])]
 
 
 def turned(image, view):

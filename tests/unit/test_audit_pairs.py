@@ -13,7 +13,7 @@ from planted_twins import BEYOND, CHANGES, at_size
 
 from hpaloc.audit import pairs as module
 from hpaloc.audit.groups import duplicate_groups, read_groups
-from hpaloc.audit.hashes import describe
+from hpaloc.audit.hashes import describe, shrink
 from hpaloc.audit.pairs import CORRELATIONS, twins_between, twins_within
 from hpaloc.audit.table import Hashes
 from hpaloc.audit.views import INVERSE, VIEWS
@@ -29,9 +29,8 @@ SETTINGS = {
 
 
 def hashes_of(images):
-    described = [describe(image) for image in images]
     ids = np.array([f"image_{number:03d}" for number in range(len(images))], object)
-    return Hashes(ids, *(np.array(part) for part in zip(*described, strict=True)))
+    return Hashes(ids, *describe(np.array([shrink(image) for image in images])))
 
 
 @pytest.fixture(scope="module")

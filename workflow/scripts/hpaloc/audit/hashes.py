@@ -37,26 +37,26 @@ _ROWS, _COLUMNS = np.transpose(FREQUENCIES)
 _COSINES = _cosines(SMALL, int(_ROWS.max()) + 1)
 
 
-def describe(image: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Hash (uint64 4), contrast (float32 4) and thumbnail (int8 4 × 32 × 32) of one image.
+def shrink(image: np.ndarray) -> np.ndarray:
+    """An image (uint8 S × S × 4) averaged to 64 × 64: float32, nothing of dark channels is lost."""
+    return cv2.resize(image.astype(np.float32), (SMALL, SMALL), interpolation=cv2.INTER_AREA)
 
-    ``image`` is uint8 S × S × 4. A thumbnail is scaled to ±127; that of a flat channel is 0.
+
+def describe(small: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Hash (uint64 n × 4), contrast (float32 n × 4) and thumbnail (int8 n × 4 × 32 × 32).
+
+    ``small`` are n images of ``shrink``: float32 n × 64 × 64 × 4. Each channel of a thumbnail is
+    scaled to ±127; a flat one is 0.
     """
-    small = cv2.resize(image.astype(np.float32), (SMALL, SMALL), interpolation=cv2.INTER_AREA)
-    return describe_small(small)
-
-
-def describe_small(small: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """``describe`` of an image that is already averaged: float32 64 × 64 × 4."""
-    planes = np.ascontiguousarray(np.sqrt(small).transpose(2, 0, 1))
+    planes = np.ascontiguousarray(np.sqrt(small).transpose(0, 3, 1, 2))
     coefficients = _COSINES @ planes @ _COSINES.T
-    bits = pack(coefficients[:, _ROWS, _COLUMNS] > 0)
+    bits = pack(coefficients[..., _ROWS, _COLUMNS] > 0)
     low = _COSINES[:SMOOTH]
-    rest = planes - low.T @ coefficients[:, :SMOOTH, :SMOOTH] @ low
-    rest = rest.reshape(len(CHANNELS), THUMBNAIL, 2, THUMBNAIL, 2).mean(axis=(2, 4))
-    contrast = rest.std(axis=(1, 2))
+    rest = planes - low.T @ coefficients[..., :SMOOTH, :SMOOTH] @ low
+    rest = rest.reshape(len(small), len(CHANNELS), THUMBNAIL, 2, THUMBNAIL, 2).mean(axis=(3, 5))
+    contrast = rest.std(axis=(2, 3))
     # Rounding leaves a little of a flat channel, which must not be stretched.
-    highest = np.maximum(np.abs(rest).max(axis=(1, 2), keepdims=True), 1e-2)
+    highest = np.maximum(np.abs(rest).max(axis=(2, 3), keepdims=True), 1e-2)
     return bits, contrast, np.rint(rest * (127 / highest)).astype(np.int8)
 
 
@@ -70,9 +70,10 @@ def hash_arrays(frame: pd.DataFrame, shards: list[np.ndarray], threads: int) -> 
 
     def hash_chunk(start: int) -> int:
         end = min(start + _CHUNK, count)
-        for at in range(start, end):
-            image = shards[shard[at]][row[at]]
-            bits[at], contrast[at], thumbnail[at] = describe(image)
+        chunk = slice(start, end)
+        small = [shrink(shards[shard[at]][row[at]]) for at in range(start, end)]
+        # All at once: small steps of many threads would wait for each other's interpreter.
+        bits[chunk], contrast[chunk], thumbnail[chunk] = describe(np.array(small))
         return end - start
 
     progress = Progress("hashed", count, "images")
