@@ -2,7 +2,6 @@ import json
 
 import pytest
 import safetensors.torch
-import timm
 import torch
 from torch import nn
 from training_case import recipe
@@ -18,7 +17,6 @@ from hpaloc.network import (
     load_pretrained,
     save_weights,
 )
-from hpaloc.pretrained import fetch_weights
 
 
 def images(n: int = 2, size: int = 64, seed: int = 0) -> torch.Tensor:
@@ -167,31 +165,6 @@ def test_a_missing_or_broken_file_is_named(tmp_path, name: str, data: bytes | No
         (tmp_path / name).write_bytes(data)
     with pytest.raises(InputError, match=name):
         load_pretrained(build_network(recipe()), tmp_path / name)
-
-
-def test_weights_that_cannot_be_fetched_are_told_with_the_choices(tmp_path, monkeypatch) -> None:
-    def unreachable(*_, **__):
-        raise OSError("Name or service not known\nmore lines")
-
-    monkeypatch.setattr(timm, "create_model", unreachable)
-    with pytest.raises(InputError, match=r"Name or service not known\).*login node.*null"):
-        fetch_weights("seresnext101_32x4d", tmp_path / "weights.safetensors")
-    with pytest.raises(InputError, match="no ImageNet weights"):
-        fetch_weights("seresnext_small", tmp_path / "weights.safetensors")
-    assert not list(tmp_path.iterdir())
-
-
-def test_fetched_weights_are_ready_to_be_loaded(tmp_path, monkeypatch) -> None:
-    name = "seresnext26t_32x4d"  # the smallest that has a stem of several convolutions
-    create = timm.create_model
-    monkeypatch.setattr(timm, "create_model", lambda model, pretrained: create(model))
-    assert fetch_weights(name, tmp_path / "weights.safetensors").startswith("timm/")
-    monkeypatch.undo()
-    network = build_network(recipe(network=name))
-    load_pretrained(network, tmp_path / "weights.safetensors")
-    tensors = safetensors.torch.load_file(tmp_path / "weights.safetensors")
-    stem = network.body.conv1[0].weight
-    assert torch.equal(stem, four_channel_stem(tensors["conv1.0.weight"]))
 
 
 def test_saved_weights_load_again_and_equal_weights_are_equal_files(tmp_path) -> None:

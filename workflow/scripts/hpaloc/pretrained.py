@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 from hpaloc.files import sha256_of_file, write_text, written_whole
 from hpaloc.log import InputError
 from hpaloc.network import build_network, load_pretrained
-from hpaloc.transfer import cause_of, check_room, growth_logged, in_gib, size_of_file
+from hpaloc.transfer import cause_of, check_room, full_disk, growth_logged, in_gib, size_of_file
 from hpaloc.web.lock import waited_for
 
 PINS = Path(__file__).resolve().parents[3] / "resources" / "weights.csv"
@@ -58,7 +58,11 @@ class _Broken(Exception):
 
 
 class _Unreachable(Exception):
-    """A fault that another try may mend."""
+    """A fault that another try may mend, unless the client itself has tried often enough."""
+
+    def __init__(self, reason: str, tried_enough: bool = False):
+        super().__init__(reason)
+        self.tried_enough = tried_enough
 
 
 def read_pin(network: str, pins: str | Path = PINS) -> Pin:
@@ -131,6 +135,7 @@ def _fetch(pin: Pin, downloads: Path) -> Path:
 def _transfer(pin: Pin, revision: str, path: Path) -> str:
     """Gets the file, from where an earlier try ended, to ``path``; returns its sha256."""
     from huggingface_hub import get_hf_file_metadata, hf_hub_url
+    from huggingface_hub.errors import HfHubHTTPError
     from huggingface_hub.file_download import http_get
     from huggingface_hub.utils import build_hf_headers
 
@@ -151,13 +156,21 @@ def _transfer(pin: Pin, revision: str, path: Path) -> str:
     # Storage elsewhere is addressed by signed addresses; the token is for the hub alone.
     same_host = urlsplit(about.location).netloc == urlsplit(address).netloc
     with open(partial, "ab") as file, growth_logged(partial, about.size):
-        http_get(
-            about.location,
-            file,
-            resume_size=file.tell(),
-            headers=build_hf_headers() if same_host else {},
-            expected_size=about.size,
-        )
+        begun_at = file.tell()
+        try:
+            http_get(
+                about.location,
+                file,
+                resume_size=begun_at,
+                headers=build_hf_headers() if same_host else {},
+                expected_size=about.size,
+            )
+        except HfHubHTTPError:
+            raise
+        except Exception as error:  # noqa: BLE001 - as in _in_words
+            if full := full_disk(error, partial):
+                raise full from None
+            raise _Unreachable(cause_of(error), tried_enough=file.tell() == begun_at) from None
     sha256 = sha256_of_file(partial)
     expected = pin.sha256 or (stated if len(stated) == 64 else sha256)
     if sha256 != expected or about.size not in (None, size_of_file(partial)):
@@ -191,10 +204,10 @@ def _retried(pin: Pin, step: Any) -> Any:
             with _in_words(pin):
                 return step()
         except _Unreachable as fault:
-            if tried == _TRIES:
+            if tried == _TRIES or fault.tried_enough:
                 raise InputError(
                     f"the weights of {pin.network} cannot be fetched from {pin.hub_id} ({fault},"
-                    f" {tried} tries). {CHOICES}"
+                    f" {tried} {'try' if tried == 1 else 'tries'}). {CHOICES}"
                 ) from None
             _log.warning("%s: %s; tried again", pin.hub_id, fault)
             time.sleep(_PAUSE_S * tried)
@@ -208,7 +221,7 @@ def _in_words(pin: Pin) -> Iterator[None]:
 
     try:
         yield
-    except (InputError, _Broken):
+    except (InputError, _Broken, _Unreachable):
         raise
     except OfflineModeIsEnabled:
         raise InputError(

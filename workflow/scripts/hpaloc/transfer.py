@@ -1,5 +1,6 @@
 """What every long download needs beside its client: room on the disk, lines on how far it is."""
 
+import errno
 import logging
 import shutil
 import threading
@@ -31,13 +32,24 @@ def check_room(partial: Path, whole: int) -> None:
         )
 
 
+def full_disk(error: BaseException, partial: Path) -> InputError | None:
+    """What to say where ``error`` is a disk that filled while ``partial`` grew, else None."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return InputError(
+            f"{partial}: no room left ({error.strerror}). What has come,"
+            f" {in_gib(size_of_file(partial))}, is kept: free some space and run again."
+        )
+    return None
+
+
 @contextmanager
 def growth_logged(partial: Path, whole: int | None, every_s: float = 10) -> Iterator[None]:
     """Lines on how far a growing file is, with the rate since the last line and the time left."""
     ended = threading.Event()
+    begun_at = size_of_file(partial)
 
     def report() -> None:
-        last = size_of_file(partial)
+        last = begun_at
         while not ended.wait(every_s):
             size = size_of_file(partial)
             rate, last = (size - last) / every_s, size

@@ -12,7 +12,6 @@ whose query is as good as one.
 
 import base64
 import contextlib
-import errno
 import hashlib
 import io
 import json
@@ -29,7 +28,14 @@ from typing import Any
 from hpaloc.archive import Archive, BadMember
 from hpaloc.files import write_json, written_whole
 from hpaloc.log import InputError, duration
-from hpaloc.transfer import cause_of, check_room, growth_logged, in_gib, size_of_file
+from hpaloc.transfer import (
+    cause_of,
+    check_room,
+    full_disk,
+    growth_logged,
+    in_gib,
+    size_of_file,
+)
 
 _log = logging.getLogger("hpaloc")
 
@@ -187,15 +193,8 @@ def _in_words(competition: str, partial: Path, timeout_s: float) -> Iterator[Non
         requests.exceptions.ContentDecodingError,
     ) as error:
         raise _Interrupted(f"the connection failed ({cause_of(error)})") from None
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise InputError(
-                f"{partial}: no room left ({error.strerror}). What has come,"
-                f" {in_gib(size_of_file(partial))}, is kept: free some space and run again."
-            ) from None
-        raise InputError(_defect(error)) from None
     except Exception as error:  # noqa: BLE001 - whatever it is, its text may hold a secret
-        raise InputError(_defect(error)) from None
+        raise full_disk(error, partial) or InputError(_defect(error)) from None
 
 
 def _raise_for_status(response: Any, competition: str) -> None:

@@ -1,0 +1,83 @@
+import json
+
+import pandas as pd
+import pytest
+
+import write_submission
+from hpaloc.log import InputError
+
+
+@pytest.fixture()
+def labels(tmp_path):
+    frame = pd.DataFrame({"image_id": ["a", "b", "c"], "labels": [[0, 25], [], [7]]})
+    frame.to_parquet(tmp_path / "labels.parquet")
+    (tmp_path / "submission.csv").write_text("Id,Predicted\na,0 25\nb,\nc,7\n")
+    return tmp_path
+
+
+def write(folder, order, labels="labels.parquet"):
+    (folder / "sample.csv").write_text(order)
+    write_submission.main(
+        [
+            *("--labels", str(folder / labels), "--order", str(folder / "sample.csv")),
+            *("--submission", str(folder / "out.csv")),
+        ]
+    )
+    return (folder / "out.csv").read_text()
+
+
+@pytest.mark.parametrize("name", ["labels.parquet", "submission.csv"])
+def test_rows_are_in_the_order_of_the_sample(labels, name):
+    made = write(labels, "Id,Predicted\nc,0\na,0\nb,0\n", name)
+    assert made == "Id,Predicted\nc,7\na,0 25\nb,\n"
+
+
+def test_the_order_may_come_from_the_files_of_the_source(labels):
+    (labels / "sample.csv").write_text("Id,Predicted\nb,0\nc,0\na,0\n")
+    files = {"table": {"path": str(labels / "sample.csv")}}
+    (labels / "files.json").write_text(json.dumps(files))
+    write_submission.main(
+        [
+            *("--labels", str(labels / "labels.parquet"), "--files", str(labels / "files.json")),
+            *("--submission", str(labels / "out.csv")),
+        ]
+    )
+    assert pd.read_csv(labels / "out.csv")["Id"].tolist() == ["b", "c", "a"]
+
+
+@pytest.mark.parametrize(
+    ("order", "message"),
+    [
+        ("Id,Predicted\na,0\nb,0\nc,0\nd,0\ne,0\n", r"2 of 5 images .* no prediction: d, e\."),
+        ("Id,Predicted\na,0\n", r"2 images are not in .*sample\.csv: b, c\."),
+        ("Id,Predicted\na,0\na,0\nb,0\nc,0\n", r"sample\.csv: 1 ids stand twice: a\."),
+        ("Id;Predicted\na;0\n", r"sample\.csv: the columns are Id;Predicted"),
+        ("", r"sample\.csv: not a readable CSV table"),
+    ],
+)
+def test_other_images_than_those_of_the_sample_are_refused(labels, order, message):
+    with pytest.raises(InputError, match=message):
+        write(labels, order)
+    assert not (labels / "out.csv").exists()
+
+
+def test_a_table_that_has_no_labels_is_refused(labels):
+    pd.DataFrame({"image_id": ["a"]}).to_parquet(labels / "labels.parquet")
+    with pytest.raises(InputError, match="not a table of called labels"):
+        write(labels, "Id,Predicted\na,0\n")
+
+
+def test_the_order_of_the_real_sample(shared, tmp_path):
+    sample = pd.read_csv(shared / "data/kaggle/sample_submission.csv")
+    frame = pd.DataFrame({"image_id": sorted(sample["Id"]), "labels": [[3]] * len(sample)})
+    frame.to_parquet(tmp_path / "labels.parquet")
+    write_submission.main(
+        [
+            *("--labels", str(tmp_path / "labels.parquet")),
+            *("--order", str(shared / "data/kaggle/sample_submission.csv")),
+            *("--submission", str(tmp_path / "out.csv")),
+        ]
+    )
+    made = pd.read_csv(tmp_path / "out.csv")
+    assert made["Id"].tolist() == sample["Id"].tolist()
+    assert set(made["Predicted"]) == {3}
