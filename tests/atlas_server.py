@@ -1,32 +1,27 @@
 """An atlas on this machine: a small HTTP server that serves real bytes and misbehaves on purpose.
 
 ``AtlasServer`` runs in a thread; what it answers is a function of the path, and a schedule of
-faults per path comes before it. ``python tests/atlas_server.py`` serves a folder of gene entries,
-a table of genes and images (simulated, or of a folder) until it is ended.
+faults per path comes before it.
 """
 
-import argparse
 import asyncio
 import gzip
 import hashlib
 import itertools
 import re
-import signal
 import socket
 import struct
-import sys
 import threading
 import time
 import zipfile
 from collections import Counter, defaultdict
 from collections.abc import Callable
-from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple, Self
 
-if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "workflow" / "scripts"))
+import numpy as np
+import simplejpeg
 
 
 class Answer(NamedTuple):
@@ -269,25 +264,8 @@ def _table_answer(table: Path, name: str) -> Answer:
     return Answer(body=packed.getvalue(), content_type="application/zip")
 
 
-def images_of_folder(folder: Path) -> Callable[[str, str], bytes | None]:
-    """Images as ``<folder>/<antibody>_…_<n>/<plate>_<well>_<n>_<colour>.jpg`` (as in the real data
-    for checks) or ``<folder>/<antibody>/…``."""
-
-    def image(image_id: str, colour: str) -> bytes | None:
-        antibody, _, rest = image_id.partition("_")
-        for place in (folder / image_id, folder / antibody):
-            path = place / f"{rest}_{colour}.jpg"
-            if path.is_file():
-                return path.read_bytes()
-        return None
-
-    return image
-
-
 def flat_images(size: int = 64) -> Callable[[str, str], bytes]:
     """Small JPG files of one grey value each, that tell image and colour by it: quick to make."""
-    import numpy as np
-    import simplejpeg
 
     def image(image_id: str, colour: str) -> bytes:
         values = hashlib.sha256(f"{image_id} {colour}".encode()).digest()[:3]
@@ -295,124 +273,3 @@ def flat_images(size: int = 64) -> Callable[[str, str], bytes]:
         return simplejpeg.encode_jpeg(picture, 80)
 
     return image
-
-
-def simulated_images(
-    labels: dict[str, list[int]], size: int = 512, seed: int = 1
-) -> Callable[[str, str], bytes | None]:
-    """Simulated cells that show the given labels, coded as the atlas does; other ids are 404.
-
-    ``labels`` holds the class numbers of each image id. Images of an antibody share what is of
-    the antibody; every image is the same however often and in whatever order it is asked for.
-    """
-    from hpaloc.classes import CHANNELS
-    from hpaloc.simulate.delivery import encode
-
-    guard = threading.Lock()
-
-    @lru_cache(maxsize=64)
-    def files(image_id: str) -> dict[str, bytes]:
-        picture = _simulated(image_id, labels[image_id], size, seed)
-        return {
-            channel: encode(picture[..., plane].copy(), channel, "hpa_v18")
-            for plane, channel in enumerate(CHANNELS)
-        }
-
-    def image(image_id: str, colour: str) -> bytes | None:
-        if image_id not in labels:
-            return None
-        with guard:
-            return files(image_id)[colour]
-
-    return image
-
-
-def _simulated(image_id: str, labels: list[int], size: int, seed: int):
-    """A picture uint8 size × size × 4: as hpaloc.simulate.render, with labels that are given."""
-    import numpy as np
-
-    from hpaloc.simulate.cytoplasm import endoplasmic_reticulum
-    from hpaloc.simulate.cytoskeleton import microtubules
-    from hpaloc.simulate.nuclear import dna
-    from hpaloc.simulate.optics import CAMERAS, take_picture
-    from hpaloc.simulate.patterns import pattern
-    from hpaloc.simulate.render import Record, scene_of
-    from hpaloc.simulate.streams import ANTIBODY, CAMERA, MARKERS, PATTERN, stream
-
-    number = int.from_bytes(hashlib.sha256(image_id.encode()).digest()[:4], "big")
-    antibody = image_id.partition("_")[0]
-    known = Record(number, int(antibody), antibody, "", "U-2 OS", labels)
-    settings = {
-        "seed": seed, "delivery": "hpa_v18", "cells": [5, 12], "field_um": 100.0 * size / 512,
-        "size": size,
-    }  # fmt: skip
-    scene = scene_of(settings, known)
-    rng = stream(seed, "hpa_v18", MARKERS, number)
-    signals = {
-        "red": microtubules(scene, rng),
-        "blue": dna(scene, rng),
-        "yellow": endoplasmic_reticulum(scene, rng),
-    }
-    rng = stream(seed, "hpa_v18", ANTIBODY, known.antibody_number, 2)
-    strengths = rng.uniform(0.7, 1.0, len(labels))
-    green = rng.uniform(0.015, 0.08) * scene.inside
-    for label, strength in zip(labels, strengths, strict=True):
-        rng = stream(seed, "hpa_v18", PATTERN, number, label)
-        green = green + np.float32(strength) * pattern(label, scene, signals, rng)
-    signals["green"] = green * scene.brightness
-    rng = stream(seed, "hpa_v18", CAMERA, number)
-    planes = [
-        take_picture(
-            signals[channel].astype(np.float32, copy=False), scene.px, CAMERAS["hpa_v18"], rng
-        )
-        for channel in ("red", "green", "blue", "yellow")
-    ]
-    return np.stack(planes, axis=2)
-
-
-def labels_of_index(index: Path) -> dict[str, list[int]]:
-    """Labels of the images of an atlas index (Parquet), as index_hpa makes it of entries."""
-    import pandas as pd
-
-    frame = pd.read_parquet(index)
-    return {
-        image_id: [int(label) for label in labels]
-        for image_id, labels in zip(frame["image_id"], frame["labels"], strict=True)
-    }
-
-
-def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--entries", type=Path, help="folder of gene entries (.xml, .xml.gz)")
-    parser.add_argument("--table", type=Path, help="subcellular_location.tsv")
-    parser.add_argument("--images", type=Path, help="folder of images: instead of simulated ones")
-    parser.add_argument("--index", type=Path, help="atlas index: its images are simulated")
-    parser.add_argument("--size", type=int, default=512, help="pixels of simulated images")
-    parser.add_argument("--latency", type=float, default=0.0, help="seconds before each answer")
-    parser.add_argument("--port", type=int, default=0, help="0: a free one")
-    parser.add_argument("--address-file", type=Path, help="out: the server's address")
-    parser.add_argument("--log", type=Path, help="out, at the end: the paths asked for, in order")
-    arguments = parser.parse_args(argv)
-
-    image = flat_images()
-    if arguments.index:
-        image = simulated_images(labels_of_index(arguments.index), arguments.size)
-    if arguments.images:
-        image = images_of_folder(arguments.images)
-    answers = atlas_answers(arguments.entries, arguments.table, image)
-    done = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: done.set())
-    with AtlasServer(answers, arguments.latency, arguments.port) as server:
-        if arguments.address_file:
-            aside = arguments.address_file.with_suffix(".part")
-            aside.write_text(server.url())
-            aside.replace(arguments.address_file)
-        print(server.url(), flush=True)
-        done.wait()
-    if arguments.log:
-        arguments.log.write_text("".join(f"{asked.path}\n" for asked in server.asked))
-
-
-if __name__ == "__main__":
-    main()

@@ -263,7 +263,36 @@ def test_a_dead_host_without_a_mirror_is_given_up(tmp_path):
     # Six rests of an eighth of a second, and a few attempts: not 2,000 times three.
     assert time.monotonic() - start < 10
     assert all(result.temporary for result in results)
-    assert "cannot be reached" in results[-1].reason
+    assert "connection refused, again and again" in results[-1].reason
+
+
+def test_a_host_that_fails_at_everything_is_given_up_too(tmp_path):
+    with AtlasServer(lambda path: Answer(503)) as server:
+        results = fetch(server, tmp_path, [str(number) for number in range(500)])
+        assert all(result.temporary for result in results)
+        assert len(server.asked) < 100
+    assert "503 Status, again and again" in results[-1].reason
+
+
+def test_large_bodies_go_through_the_disk(tmp_path):
+    """More than is kept in memory; the folder holds nothing else afterwards."""
+    body = bytes(range(256)) * 20_000 + END
+    with AtlasServer(lambda path: body) as server:
+        wanted = [Wanted("x", (server.url("/x"),), tmp_path / "x")]
+        (result,) = fetch_all(wanted, check, NETWORK, "files", 10**7)
+        assert result.reason == "" and (tmp_path / "x").read_bytes() == body
+        assert [path.name for path in tmp_path.iterdir()] == ["x"]
+
+
+def test_the_proxy_of_the_environment_is_asked(tmp_path, monkeypatch):
+    with AtlasServer(lambda url: body_of(url.removeprefix("http://a.example.org"))) as proxy:
+        monkeypatch.setenv("http_proxy", proxy.url())
+        wanted = [Wanted("x", ("http://a.example.org/a/x",), tmp_path / "x")]
+        network = {**NETWORK, "private_addresses": False}
+        (result,) = fetch_all(wanted, check, network, "files", 100_000)
+        assert result.reason == ""
+        assert proxy.counts == {"http://a.example.org/a/x": 1}
+    assert_whole(tmp_path, ["x"])
 
 
 def test_what_is_there_is_checked_and_kept(server, tmp_path):
@@ -427,8 +456,8 @@ def test_kill_at_any_moment_twenty_times_and_then_all_is_right(tmp_path):
         assert all(result.reason == "" for result in results)
         assert_whole(tmp_path, names)
         assert all(counts[f"/a/{name}"] == asked_then[name] for name in whole)
-        # A kill costs at most the files under way: one for each connection.
-        assert sum(counts.values()) <= count + 20 * NETWORK["connections"]
+        # A kill costs at most the files under way: coming, or waiting to be stored.
+        assert sum(counts.values()) <= count + 20 * 3 * NETWORK["connections"]
 
 
 def test_fetching_works_beside_another_thread(server, tmp_path):

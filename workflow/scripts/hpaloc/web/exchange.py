@@ -95,7 +95,15 @@ class Exchange:
         while True:
             host = self._host(url)
             async with host.turn() as started:
-                body = await self._ask(host, started, url, folder)
+                try:
+                    body = await self._ask(host, started, url, folder)
+                except Unreachable as error:
+                    host.failed(started, str(error))
+                    raise
+                except Refused:
+                    host.answered()
+                    raise
+                host.answered()
             if isinstance(body, Body):
                 return body
             url = next_url(url, body, visited, self._private)
@@ -112,7 +120,6 @@ class Exchange:
                     url, headers=self._headers, allow_redirects=False, proxy=proxy_of(url)
                 ) as response:
                     answered = True
-                    host.answered()
                     if response.status == 200:
                         body = await self._receive(response, folder, clock)
                         host.was_good()
@@ -120,10 +127,7 @@ class Exchange:
                     await _read_rest(response, self._timeout_s / 10)
                     return self._judge(host, started, response)
         except _NETWORK_ERRORS as error:
-            reason = _words(error, answered)
-            if not answered:
-                host.failed(started, reason)
-            raise Unreachable(reason) from None
+            raise Unreachable(_words(error, answered)) from None
 
     async def _receive(
         self, response: aiohttp.ClientResponse, folder: Path, clock: asyncio.Timeout

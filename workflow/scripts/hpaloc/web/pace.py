@@ -2,8 +2,8 @@
 
 All times scale with ``timeout_s`` of the configuration, so that one key suits a slow network, a
 quick one and a test: a pause between attempts begins below timeout_s / 60 and is never longer
-than timeout_s, a host that cannot be reached is set aside for timeout_s / 4, and a host that asks
-for a pause gets up to 10 × timeout_s.
+than timeout_s, a host that fails many times in a row is set aside for timeout_s / 4, and one that
+asks for a pause gets up to 10 × timeout_s.
 """
 
 import asyncio
@@ -59,7 +59,7 @@ class Host:
         self._slowed = 1.0  # the interval is this much longer
         self._next_start = 0.0
         self._paused_until = 0.0
-        # Failed connections in a row, and what they lead to.
+        # Failures in a row, and what they lead to.
         self._failures = 0
         self._most_failures = network["attempts"] + network["connections"]
         self._rests = 0
@@ -67,13 +67,13 @@ class Host:
         self._probing = False
         self._probe_done = asyncio.Event()
         self._rested_at = self._slowed_at = 0.0
-        self._given_up = False
+        self._given_up = ""  # why
 
     def is_ready(self) -> bool:
         """Whether a request would begin soon: not set aside, and not in a long pause."""
         pause = self._paused_until - time.monotonic()
         if self._rests:
-            return not (self._given_up or self._probing or pause > 0)
+            return not self._given_up and not self._probing and pause <= 0
         return pause < self._timeout_s
 
     @asynccontextmanager
@@ -95,7 +95,7 @@ class Host:
         """Waits for pauses and the rate; True where this request is to find out if a host lives."""
         while True:
             if self._given_up:
-                raise GivenUp("the host cannot be reached")
+                raise GivenUp(f"{self._given_up}, again and again")
             pause = self._paused_until - time.monotonic()
             if pause > 0:
                 await asyncio.sleep(pause)
@@ -124,7 +124,7 @@ class Host:
         return start - now
 
     def answered(self) -> None:
-        """The host lives, whatever it said."""
+        """The host works, whatever it said."""
         if self._rests:
             _log.info("%s answers again", self.name)
         self._failures = self._rests = 0
@@ -147,7 +147,7 @@ class Host:
             self._paused_until = now + pause_s
 
     def failed(self, started: float, reason: str) -> None:
-        """No connection, to a request that began at ``started``."""
+        """Nothing usable came of a request that began at ``started``, but may another time."""
         if started <= self._rested_at:
             return
         self._failures += 1
@@ -161,5 +161,5 @@ class Host:
         if self._rests == 1:
             _log.warning("%s: %s; set aside, and tried again now and then", self.name, reason)
         if self._rests > self._most_rests:
-            self._given_up = True
+            self._given_up = reason
             _log.warning("%s: still %s; given up for this run", self.name, reason)
