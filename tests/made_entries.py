@@ -30,10 +30,10 @@ def entry(gene: str, *parts: str, reliability: str = "approved") -> str:
     return (
         '<?xml version="1.0" encoding="UTF-8"?>\n<proteinAtlas schemaVersion="2.5">'
         f'<entry version="18"><name>MADE</name><identifier id="{gene}" db="Ensembl"/>'
-        '<tissueExpression><verification type="reliability">uncertain</verification>'
-        "<data><tissue>liver</tissue><location>nuclear</location></data></tissueExpression>"
         '<cellExpression technology="ICC/IF">'
         f'<verification type="reliability">{reliability}</verification></cellExpression>'
+        '<tissueExpression><verification type="reliability">uncertain</verification>'
+        "<data><tissue>liver</tissue><location>nuclear</location></data></tissueExpression>"
         f"{''.join(parts)}</entry></proteinAtlas>\n"
     )
 
