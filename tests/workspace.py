@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
@@ -50,10 +51,13 @@ class Workspace:
     def __init__(self, path: Path):
         self.path = path
 
-    def command(self, *arguments: str, overlay: str | None = "tiny") -> list[str]:
+    def command(self, *arguments: str, overlay: str | list[str] | None = "tiny") -> list[str]:
+        """``overlay``: the name of one that is laid over the demo's, a list of files, or None."""
         snakemake = Path(sys.executable).parent / "snakemake"
-        configfiles = ["--configfile", "config/demo.yaml", f"config/{overlay}.yaml"]
-        return [str(snakemake), *arguments, *(configfiles if overlay else [])]
+        files = overlay or []
+        if isinstance(overlay, str):
+            files = ["config/demo.yaml", f"config/{overlay}.yaml"]
+        return [str(snakemake), *arguments, *(["--configfile", *files] if files else [])]
 
     def environment(self, path: Path | None = None) -> dict[str, str]:
         """Nothing of the virtual environment on PATH: the workflow has to find its Python itself."""
@@ -61,10 +65,15 @@ class Workspace:
         return {"PATH": places, "HOME": os.environ.get("HOME", "/tmp")}
 
     def run(
-        self, *arguments: str, overlay: str | None = "tiny", path: Path | None = None
+        self,
+        *arguments: str,
+        overlay: str | list[str] | None = "tiny",
+        path: Path | None = None,
+        before: Sequence[str] = (),
     ) -> subprocess.CompletedProcess:
+        """``before`` stands before the command, such as ``unshare -rn``."""
         return subprocess.run(
-            self.command(*arguments, overlay=overlay),
+            [*before, *self.command(*arguments, overlay=overlay)],
             check=False,
             cwd=self.path,
             env=self.environment(path),

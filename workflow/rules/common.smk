@@ -43,6 +43,7 @@ config.update(in_words(resolve, config))
 # A variable and no parameter of the rules that fetch: another pace or mirror reruns nothing.
 os.environ["HPALOC_NETWORK"] = canonical_json(config["fetch"])
 
+
 def is_labelled(source):
     settings = config["sources"][source]
     return settings.get("labels", "made") is not None and settings.get("part") != "test"

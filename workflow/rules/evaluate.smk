@@ -29,10 +29,10 @@ rule evaluate:
         ),
     log:
         f"{RESULTS}/logs/evaluate/{{recipe}}/{{source}}.log",
-    wildcard_constraints:
-        source=TEST_SOURCE,  # the only one that was compared with the training images
     benchmark:
         f"{RESULTS}/benchmarks/evaluate/{{recipe}}/{{source}}.tsv"
+    wildcard_constraints:
+        source=TEST_SOURCE,  # the only one that was compared with the training images
     conda:
         "../../envs/tables.yaml"
     params:

@@ -28,9 +28,9 @@ rule fetch_kaggle:
         files=f"{SOURCES}/{{source}}/raw/files.json",
     log:
         f"{SOURCES}/{{source}}/logs/fetch_kaggle.log",
-    localrule: True
     wildcard_constraints:
         source=sources_of_kind("kaggle"),
+    localrule: True
     conda:
         "../../envs/fetch.yaml"
     resources:
@@ -97,9 +97,9 @@ rule fetch_hpa_genes:
         genes=f"{ATLAS}/genes.csv",
     log:
         f"{SOURCES}/{{source}}/logs/fetch_hpa_genes.log",
-    localrule: True
     wildcard_constraints:
         source=sources_of_kind("hpa"),
+    localrule: True
     conda:
         "../../envs/fetch.yaml"
     resources:
@@ -122,9 +122,9 @@ rule fetch_hpa_entries:
         digest=f"{ATLAS}/entries.sha256",
     log:
         f"{SOURCES}/{{source}}/logs/fetch_hpa_entries.log",
-    localrule: True
     wildcard_constraints:
         source=sources_of_kind("hpa"),
+    localrule: True
     conda:
         "../../envs/fetch.yaml"
     resources:
@@ -208,9 +208,9 @@ rule fetch_hpa_images:
         fetched=f"{ATLAS}/fetched_{{shard}}.parquet",
     log:
         f"{SOURCES}/{{source}}/logs/fetch_hpa_images/{{shard}}.log",
-    localrule: True
     wildcard_constraints:
         source=sources_of_kind("hpa"),
+    localrule: True
     conda:
         "../../envs/fetch.yaml"
     resources:
@@ -232,7 +232,8 @@ rule collect_hpa_images:
         images=ancient(f"{ATLAS}/images.parquet"),
         digest=f"{ATLAS}/images.sha256",
         fetched=lambda wildcards: numbered(
-            f"{SOURCES}/{wildcards.source}/atlas/fetched_{{}}.parquet", fetch_count(wildcards.source)
+            f"{SOURCES}/{wildcards.source}/atlas/fetched_{{}}.parquet",
+            fetch_count(wildcards.source),
         ),
     output:
         index=f"{SOURCES}/{{source}}/raw/index.parquet",
@@ -241,9 +242,9 @@ rule collect_hpa_images:
         missing=f"{SOURCES}/{{source}}/raw/missing.csv",
     log:
         f"{SOURCES}/{{source}}/logs/collect_hpa_images.log",
-    localrule: True
     wildcard_constraints:
         source=sources_of_kind("hpa"),
+    localrule: True
     conda:
         "../../envs/fetch.yaml"
     params:
