@@ -1,6 +1,7 @@
 import hashlib
 import json
 import shutil
+import zipfile
 
 import cv2
 import numpy as np
@@ -320,3 +321,25 @@ def test_a_full_disk_is_told_before_any_work(tmp_path, monkeypatch):
     with pytest.raises(InputError, match=r"no room for a shard.*No space left"):
         make_arrays(folder)
     assert not list((folder / "arrays").iterdir())
+
+
+def test_an_archive_is_read_in_place_and_its_damaged_members_are_listed(tmp_path):
+    folder = write_source(tmp_path)
+    whole = make_arrays(folder, name="whole")
+    files = sorted(folder.glob("*.png"))
+    with zipfile.ZipFile(folder / "raw.zip", "w") as archive:
+        for path in files:
+            archive.write(path, path.name)
+    damaged = (folder / "i2_green.png").read_bytes()
+    for path in files:
+        path.unlink()
+    about = {"kind": "kaggle", "settings": {}, "root": str(folder / "raw.zip")}
+    (folder / "settings.json").write_text(json.dumps(about))
+    same = make_arrays(folder, shards=2, name="zipped")
+    assert np.array_equal(np.load(whole / "shard_000.npy")[:3], np.load(same / "shard_000.npy"))
+    data = bytearray((folder / "raw.zip").read_bytes())
+    data[data.index(damaged) + len(damaged) // 2] ^= 1
+    (folder / "raw.zip").write_bytes(data)
+    listed = pd.read_csv(make_arrays(folder, name="less") / "quarantine.csv")
+    assert listed["image_id"].tolist() == ["i2"]
+    assert listed["reason"].tolist() == ["damaged in raw.zip: its checksum is wrong"]

@@ -187,6 +187,23 @@ def test_the_index_has_the_rows_of_the_table_in_its_order(kaggle, tmp_path):
     assert about["root"] == str(fetched(tmp_path, "train.zip"))
 
 
+def test_real_images_in_an_archive(shared, tmp_path):
+    folder = shared / "data" / "kaggle"
+    files = {path.name: path.read_bytes() for path in (folder / "train_512").glob("*.png")}
+    ids = {name.rsplit("_", 1)[0] for name in files}
+    lines = (folder / "train.csv").read_text().splitlines()
+    kept = [line for line in lines if line.split(",")[0] in ids]
+    (tmp_path / "train.csv").write_text("\n".join([lines[0], *kept]) + "\n")
+    (tmp_path / "train.zip").write_bytes(zipped(files, zipfile.ZIP_DEFLATED))
+    fetch(tmp_path, folder=tmp_path)
+    frame = index(tmp_path, folder=tmp_path)
+    assert frame["image_id"].tolist() == [line.split(",")[0] for line in kept]
+    assert [" ".join(map(str, labels)) for labels in frame["labels"]] == [
+        line.split(",")[1] for line in kept
+    ]
+    assert (frame[["width", "height"]] == 512).all(axis=None)
+
+
 def test_a_zip_archive_and_its_unpacked_folder_give_the_same_arrays(kaggle, tmp_path):
     made = []
     fetch(tmp_path)
@@ -452,6 +469,17 @@ def test_a_malformed_token_is_no_traceback_and_stays_secret(
     assert secretless(shown.out + shown.err)
 
 
+def test_a_client_that_prints_its_requests_is_kept_from_it(kaggle, tmp_path, monkeypatch, capfd):
+    from kagglesdk import kaggle_env
+
+    endpoints = kaggle_env._env_to_endpoint
+    monkeypatch.setitem(endpoints, kaggle_env.KaggleEnv.TEST, kaggle.url)
+    monkeypatch.setenv("KAGGLE_API_ENVIRONMENT", "TEST")  # which is for Kaggle's own developers
+    fetch(tmp_path)
+    shown = capfd.readouterr()
+    assert secretless(shown.out + shown.err)
+
+
 def test_a_missing_token_gives_both_forms(kaggle, tmp_path, monkeypatch):
     monkeypatch.delenv("KAGGLE_API_TOKEN")
     with pytest.raises(InputError, match=r"settings.*~/\.kaggle/access_token.*kaggle\.json"):
@@ -493,6 +521,7 @@ def program(kaggle, tmp_path):
 
 def test_kill_9_and_another_run_lose_and_repeat_nothing(kaggle, tmp_path):
     kaggle.pace_s = 0.03
+    kaggle.may_end.clear()
     partial = fetched(tmp_path, "partial/train.zip")
     kept = []
     for _ in range(3):
@@ -508,6 +537,7 @@ def test_kill_9_and_another_run_lose_and_repeat_nothing(kaggle, tmp_path):
         assert not fetched(tmp_path, "train.zip").exists()
     assert kept[0] < kept[1] < kept[2]
     kaggle.pace_s = 0
+    kaggle.may_end.set()
     last = program(kaggle, tmp_path)
     assert last.wait(30) == 0, last.stderr.read()
     assert kaggle.storage_requests()[-2] == f"bytes={kept[2]}-"

@@ -5,7 +5,7 @@ import stat
 import struct
 import zipfile
 import zlib
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Self
 
 from hpaloc.log import InputError, some_of
@@ -49,6 +49,8 @@ class Archive:
                 infos = archive.infolist()
         except FileNotFoundError as error:
             raise InputError(f"{path}: there is no such archive.") from error
+        except PermissionError as error:
+            raise InputError(f"{path}: cannot be read ({error.strerror}).") from error
         except _NOT_A_DIRECTORY as error:
             raise InputError(
                 f"{path}: not a whole zip archive ({_words(error)}). It was cut off or is"
@@ -107,7 +109,7 @@ def _check(path: str | Path, infos: list[zipfile.ZipInfo]) -> None:
     seen: set[str] = set()
     bad = []
     for info in infos:
-        name = str(PurePosixPath(info.filename))
+        name = info.filename.removesuffix("/")
         if reason := _fault(info, name in seen):
             bad.append(f"{info.filename!r} {reason}")
         seen.add(name)
@@ -124,13 +126,14 @@ def _check(path: str | Path, infos: list[zipfile.ZipInfo]) -> None:
 
 
 def _fault(info: zipfile.ZipInfo, doubled: bool) -> str:
-    name = info.filename
-    if name.startswith("/") or "\\" in name or ":" in name.split("/")[0]:
+    parts = info.filename.removesuffix("/").split("/")
+    if info.filename.startswith("/") or "\\" in info.filename or ":" in parts[0]:
         return "is no relative path"
-    if ".." in name.split("/"):
+    if ".." in parts:
         return "leaves the folder"
-    if "\0" in info.orig_filename or not PurePosixPath(name).name:
-        return "is no name of a file"
+    # Written in one way only, no two names can be the same file.
+    if "" in parts or "." in parts or "\0" in info.orig_filename:
+        return "is no plain name of a file"
     if doubled:
         return "stands twice"
     if stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
