@@ -240,6 +240,16 @@ def test_shards_are_parts_of_the_selection_and_share_nothing(server, tmp_path):
     assert set(server.counts.values()) == {1}
 
 
+def test_an_image_that_stands_twice_in_the_paper_s_set_is_fetched_once(server, tmp_path):
+    ids = ["1_2_A1_1", "1_2_A1_2", "1_2_A1_1_w1042"]
+    table = fetch(server, tmp_path, ids)
+    assert faults(table) == {}
+    assert set(server.counts.values()) == {1}
+    frame, _ = collect(tmp_path, [table], ids)
+    assert list(frame["image_id"]) == ids
+    assert frame["sha256_green"][2] == frame["sha256_green"][0] != frame["sha256_green"][1]
+
+
 def test_a_second_run_asks_for_nothing_and_writes_the_same_table(server, tmp_path):
     first = fetch(server, tmp_path)
     asked = len(server.asked)

@@ -84,7 +84,7 @@ def fetch_images(
     if images["image_id"].duplicated().any():
         doubled = images.loc[images["image_id"].duplicated(), "image_id"]
         raise InputError(f"the selection holds {doubled.iloc[0]!r} twice. Ids must be unique.")
-    rows, wanted = [], []
+    rows, wanted = [], {}  # by path: two ids of the paper's set may name the same files
     for row in shard_range(len(images), shard, shards):
         image_id = images["image_id"].iloc[row]
         name = parse_image_id(image_id, f"row {row + 1} of the selection")
@@ -98,14 +98,14 @@ def fetch_images(
                 rows[-1] |= {"bytes": 0, "sha256": "", "fault": "sirna", "reason": _SIRNA}
                 continue
             place = inside(downloads / "images", path, image_id)
-            wanted.append(Wanted(f"{image_id} ({channel})", addresses, place))
+            wanted.setdefault(path, Wanted(f"{image_id} ({channel})", addresses, place))
     with waited_for(downloads):
-        fetched = fetch_all(wanted, check_jpeg, network, "files", _LARGEST_BYTES)
-    results = iter(fetched)
+        fetched = fetch_all(list(wanted.values()), check_jpeg, network, "files", _LARGEST_BYTES)
+    results = dict(zip(wanted, fetched, strict=True))
     for row in rows:
         header = None
         if "fault" not in row:
-            result = next(results)
+            result = results[row["path"]]
             row |= {"bytes": result.bytes, "sha256": result.sha256, "reason": result.reason}
             row["fault"] = _fault(result.reason, result.gone, result.temporary)
             header = _header(result.path) if not result.reason else None

@@ -1,6 +1,7 @@
 """Names of atlas images: ids to parts, files and addresses, and addresses to ids.
 
-An id is ``<antibody>_<plate>_<well>_<n>``, of some images with a fifth part ``_cr<hash>``.
+An id is ``<antibody>_<plate>_<well>_<n>``, of some images with a fifth part ``_cr<hash>``. An image
+that stands twice in the paper's set has ``_w<number>`` at the end of its second id: the same files.
 """
 
 import re
@@ -12,7 +13,7 @@ from hpaloc.log import InputError
 
 _ID = re.compile(
     r"(?P<antibody>[0-9]{1,12})_(?P<plate>[0-9A-Za-z]{1,20})_(?P<well>[A-Z][0-9]{1,2})"
-    r"_(?P<position>[0-9]{1,6})(?P<suffix>_cr[0-9a-f]{1,40})?"
+    r"_(?P<position>[0-9]{1,6})(?P<suffix>_cr[0-9a-f]{1,40})?(?:_w[0-9]{1,6})?"
 )
 # Of the composite or of a channel; the host, and the folders before the antibody's, don't matter.
 _ADDRESS = re.compile(
