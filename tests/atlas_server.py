@@ -30,7 +30,8 @@ class Answer(NamedTuple):
     ``declared`` is the Content-Length (None: the true one; -1: none at all, the end of the
     connection ends the body), ``sent`` how many bytes of the body are sent (None: all), ``end``
     what follows: "keep", "close", "reset" (RST) or "hang". ``piece`` and ``pause_s`` trickle the
-    body, ``head_pause_s`` each byte of the head; ``silent`` answers never.
+    body, ``head_pause_s`` each byte of the head; ``silent`` answers never; ``raw`` is sent instead
+    of all that, and the connection closed.
     """
 
     status: int = 200
@@ -44,6 +45,7 @@ class Answer(NamedTuple):
     pause_s: float = 0.0
     head_pause_s: float = 0.0
     silent: bool = False
+    raw: bytes | None = None
 
 
 NOT_FOUND = Answer(404, b"<!DOCTYPE html><title>not found</title>", "text/html")
@@ -173,6 +175,10 @@ class AtlasServer:
             await asyncio.sleep(self.latency_s)
         if answer.silent:
             await asyncio.sleep(3600)
+        if answer.raw is not None:
+            writer.write(answer.raw)
+            await writer.drain()
+            return False
         head, body = self._head(answer), answer.body[: answer.sent]
         if answer.head_pause_s:
             for k in range(len(head)):

@@ -5,6 +5,7 @@ import contextlib
 import ssl
 import tempfile
 import time
+from http import HTTPStatus
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -19,6 +20,7 @@ from hpaloc.web.policy import CheckedResolver, checked_url, next_url, proxy_of
 
 LEAST_BYTES_PER_S = 1000  # a body that comes slower, over timeout_s and more, is given up
 
+_STATUSES = {status.value for status in HTTPStatus}
 _REDIRECTS = (301, 302, 303, 307, 308)
 _TEMPORARY = (408, 425, 429)  # and all of 500 and more
 _BUSY = (429, 503)
@@ -153,7 +155,9 @@ class Exchange:
     def _judge(self, host: Host, started: float, response: aiohttp.ClientResponse) -> str:
         """Where an answer other than 200 redirects to; Refused or Unreachable for all the rest."""
         status = response.status
-        said = f"{status} {response.reason or ''}".strip()[:60]
+        # In the standard's words: the server's own may hold anything.
+        words = HTTPStatus(status).phrase if status in _STATUSES else "(no known status)"
+        said = f"{status} {words}"
         if status in _REDIRECTS and "Location" in response.headers:
             return response.headers["Location"]
         if status in _BUSY:
