@@ -40,6 +40,8 @@ rule hash_images:
     shell:
         "python $HPALOC/hash_images.py --arrays {input.arrays} --hashes {output.hashes}"
         " --digest {output.digest} --threads {threads} > {log} 2>&1"
+        # Snakemake shows the logs of failed jobs only.
+        " && {{ grep WARNING {log} >&2 || true; }}"
 
 
 rule duplicates_train:
@@ -57,7 +59,7 @@ rule duplicates_train:
     benchmark:
         f"{ARRAYS}/benchmarks/duplicates_train.tsv"
     conda:
-        "../../envs/images.yaml"
+        "../../envs/tables.yaml"
     threads: 8
     resources:
         mem_mb=attempt_scaled(8_000),
@@ -93,7 +95,7 @@ rule audit_leakage:
     benchmark:
         f"{RESULTS}/benchmarks/audit_leakage.tsv"
     conda:
-        "../../envs/images.yaml"
+        "../../envs/tables.yaml"
     threads: 8
     resources:
         mem_mb=attempt_scaled(8_000),

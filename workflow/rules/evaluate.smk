@@ -46,3 +46,5 @@ rule evaluate:
         " --per-class {output.per_class} --baselines {output.baselines} --curves {output.curves}"
         " --audit {input.audit} --subsets {output.subsets}"
         " > {log} 2>&1"
+        # Snakemake shows the logs of failed jobs only.
+        " && {{ grep WARNING {log} >&2 || true; }}"
