@@ -310,6 +310,15 @@ def test_large_bodies_go_through_the_disk(tmp_path):
         assert [path.name for path in tmp_path.iterdir()] == ["x"]
 
 
+def test_a_slow_network_that_goes_on_is_waited_for(tmp_path):
+    """Twice the timeout in all, but never still, and above the least speed."""
+    body = bytes(60_000) + END
+    with AtlasServer(lambda path: Answer(body=body, piece=3000, pause_s=0.05)) as server:
+        wanted = [Wanted("x", (server.url("/x"),), tmp_path / "x")]
+        (result,) = fetch_all(wanted, check, NETWORK, "files", 10**7)
+        assert result.reason == "" and server.counts == {"/x": 1}
+
+
 def test_the_proxy_of_the_environment_is_asked(tmp_path, monkeypatch):
     with AtlasServer(lambda url: body_of(url.removeprefix("http://a.example.org"))) as proxy:
         monkeypatch.setenv("http_proxy", proxy.url())
