@@ -1,4 +1,5 @@
 import io
+import os
 import stat
 import struct
 import zipfile
@@ -103,6 +104,36 @@ def test_members_that_share_bytes_are_refused(tmp_path):
     path.write_bytes(data)
     with pytest.raises(InputError, match="shares bytes"):
         Archive(path)
+
+
+def test_members_that_claim_more_bytes_than_there_are_are_refused(tmp_path):
+    data = made(tmp_path / "a.zip", [("a.png", b"x" * 99)]).read_bytes()
+    (tmp_path / "a.zip").write_bytes(changed(data, CENTRAL, 20, "<I", 2**32 - 2))
+    with pytest.raises(InputError, match="ends behind the end of the archive"):
+        Archive(tmp_path / "a.zip")
+
+
+def test_an_archive_that_is_replaced_while_it_is_open_is_read_as_it_was(tmp_path, monkeypatch):
+    path = made(tmp_path / "a.zip", [("a.png", b"first")])
+    other = made(tmp_path / "b.zip", [("b.png", b"other"), ("a.png", b"later")])
+    check = archive._check
+
+    def replaced_meanwhile(*arguments):
+        other.rename(path)
+        check(*arguments)
+
+    monkeypatch.setattr(archive, "_check", replaced_meanwhile)
+    with Archive(path) as opened:
+        assert opened.read("a.png") == b"first"
+
+
+def test_an_archive_that_is_refused_stays_open_nowhere(tmp_path):
+    path = made(tmp_path / "a.zip", [("../evil.png", b"x")])
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(5):
+        with pytest.raises(InputError):
+            Archive(path)
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import struct
 import zipfile
 import zlib
 from pathlib import Path
-from typing import Self
+from typing import BinaryIO, Self
 
 from hpaloc.log import InputError, some_of
 
@@ -39,32 +39,26 @@ class Archive:
 
     Raises InputError, saying what to do, for a file that is no whole zip archive, and for names
     that leave the folder, stand twice or are links, encrypted members, compressions other than
-    stored and deflated, members that share bytes, and sizes that only a zip bomb has.
+    stored and deflated, members that share bytes or lie outside of the file, and sizes that only
+    a zip bomb has.
     """
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
+        self._file = _opened(path)
         try:
-            with zipfile.ZipFile(path) as archive:
-                infos = archive.infolist()
-        except FileNotFoundError as error:
-            raise InputError(f"{path}: there is no such archive.") from error
-        except PermissionError as error:
-            raise InputError(f"{path}: cannot be read ({error.strerror}).") from error
-        except _NOT_A_DIRECTORY as error:
-            raise InputError(
-                f"{path}: not a whole zip archive ({_words(error)}). It was cut off or is"
-                " something else: delete it and download it again."
-            ) from error
-        _check(path, infos)
+            infos = _directory(path, self._file)
+            _check(path, infos, os.fstat(self._file.fileno()).st_size)
+        except InputError:
+            self._file.close()
+            raise
         self.members = {info.filename: info for info in infos if not info.is_dir()}
-        self._descriptor = os.open(path, os.O_RDONLY)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        os.close(self._descriptor)
+        self._file.close()
 
     def read(self, name: str) -> bytes:
         """The contents of a member, its length and checksum verified.
@@ -76,14 +70,16 @@ class Archive:
         info = self.members.get(name)
         if info is None:
             raise FileNotFoundError(name)
-        if info.file_size > MOST_BYTES:
-            raise BadMember(f"claims {info.file_size} bytes, more than an image has")
-        header = os.pread(self._descriptor, _LOCAL_HEADER.size, info.header_offset)
+        claimed = max(info.file_size, info.compress_size)
+        if claimed > MOST_BYTES:
+            raise BadMember(f"claims {claimed} bytes, more than an image has")
+        descriptor = self._file.fileno()
+        header = os.pread(descriptor, _LOCAL_HEADER.size, info.header_offset)
         if len(header) < _LOCAL_HEADER.size or header[:4] != b"PK\3\4":
             raise BadMember(f"no member begins at byte {info.header_offset}")
         _, name_length, extra_length = _LOCAL_HEADER.unpack(header)
         start = info.header_offset + _LOCAL_HEADER.size + name_length + extra_length
-        data = os.pread(self._descriptor, info.compress_size, start)
+        data = os.pread(descriptor, info.compress_size, start)
         if len(data) < info.compress_size:
             raise BadMember("the archive ends within it")
         if info.compress_type == zipfile.ZIP_DEFLATED:
@@ -95,6 +91,26 @@ class Archive:
         return data
 
 
+def _opened(path: str | Path) -> BinaryIO:
+    try:
+        return open(path, "rb")
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: there is no such archive.") from error
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}).") from error
+
+
+def _directory(path: str | Path, file: BinaryIO) -> list[zipfile.ZipInfo]:
+    try:
+        with zipfile.ZipFile(file) as archive:
+            return archive.infolist()
+    except _NOT_A_DIRECTORY as error:
+        raise InputError(
+            f"{path}: not a whole zip archive ({_words(error)}). It was cut off or is"
+            " something else: delete it and download it again."
+        ) from error
+
+
 def _inflated(data: bytes, size: int) -> bytes:
     inflate = zlib.decompressobj(-zlib.MAX_WBITS)
     try:
@@ -104,8 +120,8 @@ def _inflated(data: bytes, size: int) -> bytes:
         raise BadMember(f"cannot be unpacked ({error})") from error
 
 
-def _check(path: str | Path, infos: list[zipfile.ZipInfo]) -> None:
-    """Raises InputError where the directory of an archive cannot be trusted."""
+def _check(path: str | Path, infos: list[zipfile.ZipInfo], size: int) -> None:
+    """Raises InputError where the directory of an archive of ``size`` bytes cannot be trusted."""
     seen: set[str] = set()
     bad = []
     for info in infos:
@@ -118,6 +134,8 @@ def _check(path: str | Path, infos: list[zipfile.ZipInfo]) -> None:
         if info.header_offset < ends:
             bad.append(f"{info.filename!r} shares bytes with another member")
         ends = info.header_offset + _LOCAL_HEADER.size + info.compress_size
+        if ends > size:
+            bad.append(f"{info.filename!r} ends behind the end of the archive")
     if bad:
         raise InputError(
             f"{path}: refused, for {len(bad)} of {len(infos)} members are not what an archive of"
