@@ -145,6 +145,21 @@ def test_what_training_does_not_know_is_said_to_be_unknown(fields, tmp_path):
     assert len(tables["twins"]) == len(tables["conflicts"]) == 0
 
 
+def test_an_antibody_is_the_same_by_its_name_and_by_its_number(fields, tmp_path):
+    images = [at_size(field, SIDE) for field in fields[:4]]
+    train = write_source(
+        tmp_path / "train", images[:2], image_id=["a", "b"], labels=[[0], [1]],
+        antibody=["HPA004109", "CAB000020"], gene=["G", "H"],
+    )  # fmt: skip
+    test = write_source(
+        tmp_path / "test", images[2:], image_id=["c", "d"], antibody=["4109", "41"], gene=["I", "I"]
+    )
+    find_duplicates(hash_source(train))
+    tables = audit(train, hash_source(test), tmp_path)
+    assert tables["images"]["antibody_seen"].tolist() == [True, False]
+    assert tuple(summary(tables).loc["test antibodies seen in training", ["count", "of"]]) == (1, 2)
+
+
 @pytest.mark.parametrize(
     "train, expected",
     [

@@ -5,6 +5,7 @@ import logging
 
 import pandas as pd
 
+from hpaloc.antibodies import antibody_number
 from hpaloc.audit.groups import read_groups
 from hpaloc.audit.leakage import (
     BETWEEN,
@@ -39,6 +40,8 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
 
     train, test = read_index(args.train_arrays), read_index(args.test_arrays)
+    for index in (train, test):
+        index["antibody"] = index["antibody"].map(antibody_number, na_action="ignore")
     train_hashes = read_hashes(args.train_hashes, train, args.train_arrays)
     test_hashes = read_hashes(args.test_hashes, test, args.test_arrays)
     groups = read_groups(args.train_groups, train, args.train_arrays)

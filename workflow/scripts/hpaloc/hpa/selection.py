@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from hpaloc.antibodies import antibody_number
 from hpaloc.classes import CLASS_NAMES, multi_hot
 from hpaloc.hpa.atlas import name_of
 from hpaloc.hpa.genes import chosen_genes, read_genes
@@ -221,7 +222,7 @@ def _numbered_again(images: pd.DataFrame) -> pd.DataFrame:
 def _shared(images: pd.DataFrame, other: pd.DataFrame | None, name: str) -> list[str | None]:
     if other is None:
         raise InputError(f"select.antibody_disjoint_from: the index of {name} was not given.")
-    antibodies = set(map(_antibody, other["antibody"].dropna()))
+    antibodies = set(map(antibody_number, other["antibody"].dropna()))
     genes = set(other["gene"].dropna())
     if not antibodies and not genes:
         raise InputError(
@@ -237,19 +238,13 @@ def _shared(images: pd.DataFrame, other: pd.DataFrame | None, name: str) -> list
         )  # fmt: skip
     reasons = []
     for antibody, gene in zip(images["antibody"], images["gene"], strict=True):
-        if _antibody(antibody) in antibodies:
+        if antibody_number(antibody) in antibodies:
             reasons.append(f"antibody {antibody} is in {name} too")
         elif gene in genes:
             reasons.append(f"gene {gene} is in {name} too")
         else:
             reasons.append(None)
     return reasons
-
-
-def _antibody(text: str) -> str:
-    """``HPA004109`` and ``4109`` as one: the atlas's folders are the numbers of the names."""
-    match = re.fullmatch(r"(?:HPA|CAB)?0*([0-9]+)", str(text).strip())
-    return match[1] if match else str(text).strip()
 
 
 def draw_images(images: pd.DataFrame, at_most: int, seed: int) -> pd.DataFrame:
