@@ -3,7 +3,7 @@ import pytest
 from audit_case import audit, find_duplicates, hash_source, write_source
 from planted_twins import BEYOND, CHANGES, at_size
 
-from hpaloc.audit.leakage import seen
+from hpaloc.audit.leakage import comparable_genes, seen
 from hpaloc.log import InputError
 from hpaloc.simulate.render import render
 
@@ -111,7 +111,7 @@ def test_summary_counts_what_leaks(tables):
     for what, counts in expected.items():
         assert tuple(table.loc[what, ["count", "of"]]) == counts, what
     assert table.loc["test antibodies seen in training", "note"] == (
-        "at least: 1 test images name no antibody"
+        "at least: 1 test images have no known antibody"
     )
     assert tables["leakage"]["share"].iloc[0] == pytest.approx(2 / 6, abs=1e-6)
 
@@ -140,7 +140,7 @@ def test_what_training_does_not_know_is_said_to_be_unknown(fields, tmp_path):
         "test images of antibodies and genes not seen in training",
     ):
         assert pd.isna(table.loc[what, "count"]) and "unknown" in table.loc[what, "note"]
-    assert "no training image names its antibody" in table["note"].str.cat()
+    assert "no training image has a known antibody" in table["note"].str.cat()
     assert tables["images"][["antibody_seen", "gene_seen"]].isna().all(axis=None)
     assert len(tables["twins"]) == len(tables["conflicts"]) == 0
 
@@ -158,6 +158,20 @@ def test_an_antibody_is_the_same_by_its_name_and_by_its_number(fields, tmp_path)
     tables = audit(train, hash_source(test), tmp_path)
     assert tables["images"]["antibody_seen"].tolist() == [True, False]
     assert tuple(summary(tables).loc["test antibodies seen in training", ["count", "of"]]) == (1, 2)
+
+
+def test_genes_in_other_words_are_unknown_not_unseen(caplog):
+    ensembl = pd.Series(["ENSG00000000003", "ENSG00000000460.12", None], dtype="string")
+    symbols = pd.Series(["TSPAN6", None, "ENSG00000000460"], dtype="string")
+    assert [column.fillna("").tolist() for column in comparable_genes(ensembl, symbols)] == [
+        ["ENSG00000000003", "ENSG00000000460", ""],
+        ["", "", "ENSG00000000460"],
+    ]
+    assert "1 of 2 genes of training images are no Ensembl ids" in caplog.text
+    caplog.clear()
+    same = comparable_genes(symbols.iloc[:2], symbols.iloc[:2])
+    assert [column.fillna("").tolist() for column in same] == [["TSPAN6", ""]] * 2
+    assert not caplog.text
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from hpaloc.audit.leakage import (
     BETWEEN,
     WITHIN_TEST,
     WITHIN_TRAINING,
+    comparable_genes,
     conflicts_table,
     pairs_of_groups,
     summary_table,
@@ -42,6 +43,7 @@ def main(argv: list[str] | None = None) -> None:
     train, test = read_index(args.train_arrays), read_index(args.test_arrays)
     for index in (train, test):
         index["antibody"] = index["antibody"].map(antibody_number, na_action="ignore")
+    test["gene"], train["gene"] = comparable_genes(test["gene"], train["gene"])
     train_hashes = read_hashes(args.train_hashes, train, args.train_arrays)
     test_hashes = read_hashes(args.test_hashes, test, args.test_arrays)
     groups = read_groups(args.train_groups, train, args.train_arrays)
