@@ -4,6 +4,7 @@ import pandas as pd
 import pytest
 
 import write_submission
+from hpaloc.kaggle.files import read_found
 from hpaloc.log import InputError
 
 
@@ -34,7 +35,7 @@ def test_rows_are_in_the_order_of_the_sample(labels, name):
 
 def test_the_order_may_come_from_the_files_of_the_source(labels):
     (labels / "sample.csv").write_text("Id,Predicted\nb,0\nc,0\na,0\n")
-    files = {"table": {"path": str(labels / "sample.csv")}}
+    files = {"part": "test", "table": {"path": str(labels / "sample.csv")}, "images": {"path": ""}}
     (labels / "files.json").write_text(json.dumps(files))
     write_submission.main(
         [
@@ -45,6 +46,15 @@ def test_the_order_may_come_from_the_files_of_the_source(labels):
     assert pd.read_csv(labels / "out.csv")["Id"].tolist() == ["b", "c", "a"]
 
 
+@pytest.mark.parametrize("text", ["", "{}", "[1]", '{"part": "test", "table": {}}', None])
+def test_files_that_fetch_kaggle_did_not_write_are_refused(tmp_path, text):
+    path = tmp_path / "files.json"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(InputError, match=r"files\.json: .* run fetch_kaggle again"):
+        read_found(path)
+
+
 @pytest.mark.parametrize(
     ("order", "message"),
     [
@@ -52,7 +62,8 @@ def test_the_order_may_come_from_the_files_of_the_source(labels):
         ("Id,Predicted\na,0\n", r"2 images are not in .*sample\.csv: b, c\."),
         ("Id,Predicted\na,0\na,0\nb,0\nc,0\n", r"sample\.csv: 1 ids stand twice: a\."),
         ("Id;Predicted\na;0\n", r"sample\.csv: the columns are Id;Predicted"),
-        ("", r"sample\.csv: not a readable CSV table"),
+        ("", r"sample\.csv: the columns are none"),
+        ("Id,Predicted\na,0,1\n", r"sample\.csv, line 2: 3 cells"),
     ],
 )
 def test_other_images_than_those_of_the_sample_are_refused(labels, order, message):

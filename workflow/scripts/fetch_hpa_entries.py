@@ -3,11 +3,10 @@
 import argparse
 import json
 
-import pandas as pd
-
 from hpaloc.files import write_csv, write_digest
 from hpaloc.hpa.download import fetch_entries
 from hpaloc.log import run_program
+from hpaloc.text_table import read_text_table
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -19,7 +18,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--digest", help="out: sha256 of that table")
     arguments = parser.parse_args(argv)
 
-    genes = pd.read_csv(arguments.genes, dtype=str, keep_default_na=False)["gene"]
+    genes = read_text_table(arguments.genes, ["gene"])["gene"]
     entries = fetch_entries(genes, arguments.downloads, json.loads(arguments.network))
     write_csv(entries, arguments.entries)
     if arguments.digest:

@@ -2,10 +2,10 @@
 
 import argparse
 import json
-from pathlib import Path
 
 from hpaloc.files import write_json
 from hpaloc.index import write_index
+from hpaloc.kaggle.files import read_found
 from hpaloc.kaggle.source import index_part
 from hpaloc.log import run_program
 
@@ -22,7 +22,7 @@ def main(argv: list[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
 
     settings = json.loads(arguments.settings)
-    files = json.loads(Path(arguments.files).read_text(encoding="utf-8"))
+    files = read_found(arguments.files)
     frame = index_part(arguments.name, files, arguments.workers)
     resolved = {
         "kind": "kaggle",

@@ -1,11 +1,10 @@
 """Writes predictions in the order that Kaggle's competition asks for."""
 
 import argparse
-import json
 import logging
-from pathlib import Path
 
 from hpaloc.files import write_csv
+from hpaloc.kaggle.files import read_found
 from hpaloc.kaggle.submission import ordered_submission
 from hpaloc.log import run_program
 
@@ -25,7 +24,7 @@ def main(argv: list[str] | None = None) -> None:
 
     table = arguments.order
     if table is None:
-        table = json.loads(Path(arguments.files).read_text(encoding="utf-8"))["table"]["path"]
+        table = read_found(arguments.files)["table"]["path"]
     submission = ordered_submission(arguments.labels, table)
     write_csv(submission, arguments.submission)
     log.info("%s: %d rows in the order of %s", arguments.submission, len(submission), table)

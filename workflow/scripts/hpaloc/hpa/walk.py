@@ -16,6 +16,7 @@ from hpaloc.hpa.entry import BadEntry, Entry, read_entry
 from hpaloc.hpa.names import id_of_address, parse_image_id
 from hpaloc.listing import list_files
 from hpaloc.log import InputError, Progress, some_of
+from hpaloc.text_table import read_text_table
 
 log = logging.getLogger("hpaloc")
 
@@ -39,7 +40,7 @@ def walk_fetched(
     table: str | Path, downloads: str | Path, bad_entries: str = "skip", workers: int = 1
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The walk through the entries that ``fetch_hpa_entries`` lists in ``table``."""
-    entries = pd.read_csv(table, dtype=str, keep_default_na=False)
+    entries = read_text_table(table, ["gene", "path", "reason"])
     good = entries["reason"] == ""
     for row, path in entries.loc[good, "path"].items():
         inside(downloads, path, f"{table}, row {row + 2}")

@@ -1,6 +1,7 @@
 """Where the competition's files lie: what the user has, whatever its form, and what was fetched."""
 
 import hashlib
+import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
@@ -15,6 +16,8 @@ _log = logging.getLogger("hpaloc")
 
 # The table of each part: labels, or only the ids that a submission must have.
 TABLES = {"train": "train.csv", "test": "sample_submission.csv"}
+
+_AGAIN = "Delete it and run fetch_kaggle again."
 
 
 def find_table(places: Sequence[Path], competition: str, part: str) -> tuple[Path, str] | None:
@@ -98,6 +101,20 @@ def describe_images(path: Path, part: str) -> dict[str, Any]:
         "bytes": path.stat().st_size,
         "digest": hashlib.sha256(lines.encode()).hexdigest(),
     }
+
+
+def read_found(path: str | Path) -> dict[str, Any]:
+    """What fetch_kaggle found (``hpaloc.kaggle.fetch.find_or_fetch``), from its JSON file."""
+    try:
+        found = json.loads(Path(path).read_text(encoding="utf-8"))
+        whole = found["part"] in TABLES and all(
+            "path" in found[what] for what in ("table", "images")
+        )
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise InputError(f"{path}: cannot be read ({error!r}). {_AGAIN}") from error
+    if not whole:
+        raise InputError(f"{path}: does not name the competition's files. {_AGAIN}")
+    return found
 
 
 def image_names(names: Sequence[str], prefix: str) -> list[str]:

@@ -6,6 +6,9 @@ import pandas as pd
 
 from hpaloc.calling import submission_table
 from hpaloc.log import InputError, some_of
+from hpaloc.text_table import read_text_table
+
+_COLUMNS = ["Id", "Predicted"]
 
 
 def ordered_submission(labels: str | Path, order: str | Path) -> pd.DataFrame:
@@ -16,7 +19,7 @@ def ordered_submission(labels: str | Path, order: str | Path) -> pd.DataFrame:
     are not of the same images.
     """
     called = _called(Path(labels)).set_index("Id")["Predicted"]
-    ids = _table(Path(order))["Id"]
+    ids = read_text_table(order, _COLUMNS)["Id"]
     for path, column in ((labels, called.index.to_series()), (order, ids)):
         doubled = column[column.duplicated()]
         if len(doubled):
@@ -38,21 +41,8 @@ def ordered_submission(labels: str | Path, order: str | Path) -> pd.DataFrame:
 
 def _called(path: Path) -> pd.DataFrame:
     if path.suffix == ".csv":
-        return _table(path)
+        return read_text_table(path, _COLUMNS)
     try:
         return submission_table(pd.read_parquet(path, columns=["image_id", "labels"]))
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: not a table of called labels ({error}).") from error
-
-
-def _table(path: Path) -> pd.DataFrame:
-    """Columns Id and Predicted as text."""
-    try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: not a readable CSV table ({error}).") from error
-    if not {"Id", "Predicted"} <= set(table.columns):
-        raise InputError(
-            f"{path}: the columns are {', '.join(table.columns)}; a submission has Id, Predicted."
-        )
-    return table[["Id", "Predicted"]]
