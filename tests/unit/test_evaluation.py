@@ -408,8 +408,16 @@ def test_audits_of_other_images_are_refused(run, tmp_path):
     audit[audit["image_id"] != "test_0003"].to_parquet(tmp_path / "fewer.parquet")
     with pytest.raises(InputError, match=r"1 of 80 images were not audited.*test_0003"):
         score(run, tmp_path, audit=tmp_path / "fewer.parquet")
-    with pytest.raises(InputError, match="not a table of audited images"):
-        score(run, tmp_path, audit=run["test"])
+    whole = audit.astype({"twin_in_training": "boolean"})
+    for bad in (
+        whole.drop(columns="gene_seen"),
+        pd.concat([whole, whole]),
+        whole.assign(twin_in_training=pd.NA).astype({"twin_in_training": "boolean"}),
+        whole.assign(antibody_seen="yes"),
+    ):
+        bad.to_parquet(tmp_path / "bad.parquet")
+        with pytest.raises(InputError, match=r"bad\.parquet: not a table of audited images"):
+            score(run, tmp_path, audit=tmp_path / "bad.parquet")
 
 
 def test_missing_predictions_are_refused_by_image(run, tmp_path):

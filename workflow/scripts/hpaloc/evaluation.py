@@ -91,20 +91,26 @@ def read_audit(path: str | Path, image_ids: Sequence[str]) -> pd.DataFrame:
     """What the audit knows of the images, joined by id, see ``hpaloc.audit.leakage.test_images``.
 
     Columns twin_in_training, antibody_seen and gene_seen: True, False or missing. Raises
-    InputError for an image that was not audited.
+    InputError for another table, and for an image that was not audited.
     """
     columns = ["twin_in_training", "antibody_seen", "gene_seen"]
     try:
         table = pd.read_parquet(path, columns=["image_id", *columns])
-    except (OSError, ValueError, pa.ArrowException) as error:
+        table = table.astype(dict.fromkeys(columns, "boolean"))
+    except (OSError, ValueError, TypeError, pa.ArrowException) as error:
         raise InputError(f"{path}: not a table of audited images ({error}).") from error
+    if table["image_id"].duplicated().any() or table["twin_in_training"].isna().any():
+        raise InputError(
+            f"{path}: not a table of audited images: an image stands twice, or it is not said"
+            " whether it has a twin. Delete the table and audit again."
+        )
     missing = ~pd.Index(image_ids).isin(table["image_id"])
     if missing.any():
         raise InputError(
             f"{path}: {missing.sum()} of {len(missing)} images were not audited, the first is"
             f" {np.asarray(image_ids)[missing][0]!r}. Delete the table and audit again."
         )
-    return table.set_index("image_id").loc[list(image_ids), columns].astype("boolean")
+    return table.set_index("image_id").loc[list(image_ids), columns]
 
 
 def subsets_of(audit: pd.DataFrame) -> dict[str, np.ndarray | None]:
