@@ -122,6 +122,8 @@ def test_what_is_no_id_is_named(text):
         "http://v18.proteinatlas.org/images/4109/if_selected.jpg",
         "http://v18.proteinatlas.org/images/4109/24_H11_1_selected.jpg",
         "http://v18.proteinatlas.org/images_protein_array/4109_medium.png",
+        "http://[x/4109/24_H11_1_red.jpg",
+        f"http://a/4109/24_H11_1{'_red' * 20_000}.png",
         "",
     ],
 )

@@ -59,6 +59,24 @@ def test_a_bomb_is_stopped_before_it_is_unpacked():
     assert len(file.getvalue()) <= 1001
 
 
+@pytest.mark.parametrize(
+    ("encoding", "gzipped", "begin", "more"),
+    [
+        ("gzip", False, gzip.compress(BODY), b"x" * 1000),  # after its end
+        ("deflate", False, b"\x78\x01", b"\0\0\0\xff\xff" * 200),  # blocks of nothing
+        ("", True, b"<entry>", b" " * 1000),  # packs well
+    ],
+)
+def test_a_body_that_never_ends_is_ended_though_little_of_it_is_stored(
+    encoding, gzipped, begin, more
+):
+    writer = body_writer(io.BytesIO(), encoding, gzipped, 10_000)
+    with pytest.raises(Refused, match="larger than|after the end"):
+        writer.write(begin)
+        for _ in range(1000):
+            writer.write(more)
+
+
 def test_broken_and_cut_streams():
     packed = gzip.compress(BODY)
     with pytest.raises(Unreachable, match="truncated"):

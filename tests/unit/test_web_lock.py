@@ -1,12 +1,17 @@
 """Two programs and one folder of downloads: the second waits, whatever becomes of the first."""
 
 import logging
+import signal
 import subprocess
 import sys
 import threading
+import time
 
+import pytest
 from conftest import PROJECT
 
+from hpaloc.log import InputError
+from hpaloc.web import lock
 from hpaloc.web.lock import waited_for
 
 HOLDER = """
@@ -66,6 +71,37 @@ def test_the_second_waits_and_names_the_holder(tmp_path):
 def test_a_killed_holder_lets_go(tmp_path):
     events = wait_beside(tmp_path, holder(tmp_path), lambda process: process.kill())
     assert events[-1] == "in"
+
+
+def test_a_stopped_holder_is_named_again_and_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(lock, "_NAMED_AGAIN_S", 0.05)
+    process = holder(tmp_path)
+    process.send_signal(signal.SIGSTOP)
+
+    def end(process):
+        time.sleep(0.5)
+        process.kill()
+
+    events = wait_beside(tmp_path, process, end)
+    assert len(events) > 3 and events[-1] == "in"
+    assert all(f"waiting for process {process.pid} on " in event for event in events[:-1])
+
+
+def test_a_folder_that_cannot_be_used_is_named(tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    for folder in (tmp_path / "file", tmp_path / "file" / "folder"):
+        with pytest.raises(InputError, match=r"file.*: the folder of downloads cannot be used"):
+            with waited_for(folder):
+                pass
+
+
+def test_a_full_disk_does_not_keep_anybody_from_the_lock(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(lock.os, "pwrite", full)
+    with waited_for(tmp_path):
+        pass
 
 
 def test_an_empty_folder_is_made_and_held_at_once(tmp_path):

@@ -6,13 +6,15 @@ import socket
 import pytest
 from yarl import URL
 
+from hpaloc.log import InputError
 from hpaloc.web.files import Refused
 from hpaloc.web.policy import CheckedResolver, checked_url, is_public, next_url, proxy_of, shown
 
 PRIVATE = [
     "127.0.0.1", "10.1.2.3", "172.16.0.1", "192.168.1.1", "169.254.169.254", "100.64.0.1",
     "0.0.0.0", "224.0.0.1", "255.255.255.255", "::1", "::", "fe80::1%eth0", "fc00::1", "ff02::1",
-    "::ffff:10.0.0.1", "64:ff9b::10.0.0.1",
+    "::ffff:10.0.0.1", "64:ff9b::10.0.0.1", "::10.0.0.1", "2002:a00:1::1", "fec0::1",
+    "::ffff:0:10.0.0.1", "64:ff9b:1::a00:1", "5f00::1",
 ]  # fmt: skip
 
 
@@ -103,6 +105,21 @@ def test_messages_show_no_keys():
     assert shown(URL("https://me:secret@a.org/x?token=secret#secret")) == "https://a.org/x"
     assert shown(URL("http://[::1]:80/%20")) == "http://[::1]/%20"
     assert shown(URL("file:///etc/passwd")) == "file:/etc/passwd"
+
+
+def test_messages_are_short_and_of_letters_that_a_terminal_prints():
+    assert "\x1b" not in shown(URL("http://a\x1b.org/\x1b[2J"))
+    assert len(shown(URL("http://a.org/" + "x" * 5000))) < 300
+
+
+@pytest.mark.parametrize("proxy", ["socks5://proxy:1080", "http://[", "http://me:secret@"])
+def test_a_proxy_that_cannot_be_asked_is_told_without_its_key(monkeypatch, proxy):
+    monkeypatch.setenv("http_proxy", proxy)
+    with pytest.raises(InputError, match="http_proxy.*http://HOST:PORT") as caught:
+        proxy_of(URL("http://a.org/"))
+    assert "secret" not in str(caught.value)
+    monkeypatch.setenv("http_proxy", "proxy:3128")  # as curl takes it too
+    assert proxy_of(URL("http://a.org/")) == "http://proxy:3128"
 
 
 def test_proxies_of_the_environment_are_used_for_names_only(monkeypatch):

@@ -11,14 +11,14 @@ from urllib.parse import urlsplit
 
 from hpaloc.log import InputError
 
-_ID = re.compile(
-    r"(?P<antibody>[0-9]{1,12})_(?P<plate>[0-9A-Za-z]{1,20})_(?P<well>[A-Z][0-9]{1,2})"
-    r"_(?P<position>[0-9]{1,6})(?P<suffix>_cr[0-9a-f]{1,40})?(?:_w[0-9]{1,6})?"
+_ANTIBODY = "(?P<antibody>[0-9]{1,12})"
+_REST = (
+    "(?P<plate>[0-9A-Za-z]{1,20})_(?P<well>[A-Z][0-9]{1,2})"
+    "_(?P<position>[0-9]{1,6})(?P<suffix>_cr[0-9a-f]{1,40})?"
 )
+_ID = re.compile(f"{_ANTIBODY}_{_REST}(?:_w[0-9]{{1,6}})?")
 # Of the composite or of a channel; the host, and the folders before the antibody's, don't matter.
-_ADDRESS = re.compile(
-    r"(?:.*/)?(?P<antibody>[0-9]+)/(?P<rest>[^/]+?)(?:_(?:red|green|blue|yellow))+\.jpg"
-)
+_ADDRESS = re.compile(rf"(?:.*/)?{_ANTIBODY}/{_REST}(?:_(?:red|green|blue|yellow))+\.jpg")
 
 
 class ImageName(NamedTuple):
@@ -51,11 +51,11 @@ def id_of_address(url: str) -> str | None:
 
     ``http://v18.proteinatlas.org/images/4109/24_H11_1_blue_red_green.jpg`` is ``4109_24_H11_1``.
     """
-    match = _ADDRESS.fullmatch(urlsplit(url.strip()).path)
-    if match is None:
+    try:
+        match = _ADDRESS.fullmatch(urlsplit(url.strip()).path)
+    except ValueError:  # a bracket without its other one
         return None
-    image_id = f"{match['antibody']}_{match['rest']}"
-    return image_id if _ID.fullmatch(image_id) else None
+    return ImageName(**match.groupdict("")).image_id if match else None
 
 
 def is_sirna(name: ImageName) -> bool:
@@ -82,7 +82,7 @@ def channel_addresses(name: ImageName, channel: str, templates: Iterable[str]) -
     for template in templates:
         try:
             addresses.append(template.format_map(parts))
-        except (KeyError, ValueError, IndexError, AttributeError) as error:
+        except (KeyError, ValueError, IndexError, TypeError, AttributeError) as error:
             raise InputError(
                 f"addresses.images: {template!r} cannot be filled in ({error}); the names in"
                 f" braces are {', '.join(parts)}."

@@ -27,11 +27,20 @@ def body_writer(file: BinaryIO, encoding: str, gzipped: bool, max_bytes: int) ->
 class BodyWriter:
     """Stores what comes as it is."""
 
+    _packed = 1.0  # a body is stored in this part of its size at least: what comes ends too
+
     def __init__(self, file: BinaryIO, max_bytes: int):
         self._file, self._max_bytes, self._stored = file, max_bytes, 0
+        self._left = (max_bytes + 1000) / self._packed
 
     def write(self, data: bytes) -> None:
         """Takes a part. Raises Refused beyond ``max_bytes`` (as stored), OSError of the disk."""
+        self._left -= len(data)
+        if self._left < 0:
+            raise Refused(f"larger than {self._max_bytes} bytes")
+        self._take(data)
+
+    def _take(self, data: bytes) -> None:
         self._store(data)
 
     def close(self) -> None:
@@ -47,11 +56,13 @@ class BodyWriter:
 class DecodingWriter(BodyWriter):
     """Stores a body that comes as gzip or deflate decoded; a bomb ends at ``max_bytes``."""
 
+    _packed = 0.99  # what cannot be packed is a little larger than as it is
+
     def __init__(self, file: BinaryIO, max_bytes: int):
         super().__init__(file, max_bytes)
         self._decoder = zlib.decompressobj(47)  # gzip or zlib, as its header says
 
-    def write(self, data: bytes) -> None:
+    def _take(self, data: bytes) -> None:
         try:
             while data and not self._decoder.eof:
                 # One byte more than is allowed shows that there is too much.
@@ -60,6 +71,8 @@ class DecodingWriter(BodyWriter):
                 data = self._decoder.unconsumed_tail
         except zlib.error:
             raise Refused("a broken gzip stream", again=True) from None
+        if self._decoder.unused_data or data:
+            raise Refused("more after the end of its gzip stream", again=True)
 
     def close(self) -> None:
         if not self._decoder.eof:
@@ -72,13 +85,15 @@ class GzippingWriter(BodyWriter):
     A body that is a gzip file itself is stored as it is.
     """
 
+    _packed = 1 / 20
+
     def __init__(self, file: BinaryIO, max_bytes: int):
         super().__init__(file, max_bytes)
         self._coder = zlib.compressobj(6, zlib.DEFLATED, 31)  # with gzip's header, without a time
         self._begin = b""  # until there is enough of it to tell what it is
         self._known = self._is_gzip = False
 
-    def write(self, data: bytes) -> None:
+    def _take(self, data: bytes) -> None:
         if not self._known:
             self._begin += data
             if len(self._begin) < len(_GZIP):

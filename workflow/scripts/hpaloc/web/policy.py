@@ -14,11 +14,17 @@ from urllib.request import getproxies, proxy_bypass
 from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
+from hpaloc.log import InputError
 from hpaloc.web.files import Refused
 
 MOST_REDIRECTS = 5
 
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
+# What is assigned of IPv6, and the part of it that stands for IPv4 addresses behind a relay.
+_GLOBAL_V6 = ipaddress.ip_network("2000::/3")
+_6TO4 = ipaddress.ip_network("2002::/16")
+
+_LONGEST_SHOWN = 200
 
 
 def is_public(address: str) -> bool:
@@ -28,13 +34,16 @@ def is_public(address: str) -> bool:
         ip = ip.ipv4_mapped
     elif ip.version == 6 and ip in _NAT64:
         ip = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
+    elif ip.version == 6 and (ip not in _GLOBAL_V6 or ip in _6TO4):
+        return False
     return ip.is_global and not ip.is_multicast
 
 
 def shown(url: URL) -> str:
-    """An address as messages may show it: without a user, and without the query, that may be a key."""
+    """An address for messages and tables: without user and query, which may be keys; printable."""
     place = f"//{url.host_port_subcomponent}" if url.host else ""
-    return f"{url.scheme}:{place}{url.raw_path}"
+    text = f"{url.scheme}:{place}{url.raw_path}"[:_LONGEST_SHOWN]
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 def checked_url(text: str, private: bool) -> URL:
@@ -76,11 +85,31 @@ def next_url(url: URL, location: str, visited: list[URL], private: bool) -> URL:
 def proxy_of(url: URL) -> str | None:
     """The proxy that the environment names for an address; machines by number are asked directly.
 
-    A proxy resolves names by itself: what they resolve to is then its own affair.
+    A proxy resolves names by itself: what they resolve to is then its own affair. Raises
+    InputError, without its text, which may hold a key, for a proxy that is none of HTTP.
     """
     if _is_number(url.host) or proxy_bypass(url.host):
         return None
-    return getproxies().get(url.scheme)
+    proxy = getproxies().get(url.scheme)
+    if not proxy:
+        return None
+    text = proxy if "://" in proxy else f"http://{proxy}"
+    host, scheme = _host_and_scheme(text)
+    if not host or scheme not in ("http", "https"):
+        raise InputError(
+            f"{url.scheme}_proxy of the environment is no address of an HTTP proxy"
+            " (http://HOST:PORT). Correct it, unset it, or name the hosts that need none in"
+            " no_proxy."
+        )
+    return text
+
+
+def _host_and_scheme(text: str) -> tuple[str | None, str]:
+    try:
+        url = URL(text)
+        return url.host, url.scheme
+    except ValueError:
+        return None, ""
 
 
 class CheckedResolver(AbstractResolver):
@@ -92,7 +121,10 @@ class CheckedResolver(AbstractResolver):
 
     def __init__(self, private: bool):
         self._private = private
-        self._proxies = {URL(proxy).host for proxy in getproxies().values() if "//" in proxy}
+        self._proxies = {
+            _host_and_scheme(proxy if "://" in proxy else f"http://{proxy}")[0]
+            for proxy in getproxies().values()
+        }
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
