@@ -129,6 +129,9 @@ def test_hashes_of_other_images_and_other_tables_are_refused(tmp_path):
     index = read_index(folder / "index.parquet")
     with pytest.raises(InputError, match="other images than"):
         read_hashes(folder / "hashes.parquet", index.iloc[::-1], "index")
+    for others in (index.iloc[:1], pd.concat([index, index]), index.iloc[:0]):
+        with pytest.raises(InputError, match="other images than"):
+            read_hashes(folder / "hashes.parquet", others, "index")
     with pytest.raises(InputError, match="not a table of hashes"):
         read_hashes(folder / "index.parquet", index, "index")
     (folder / "hashes.parquet").write_bytes(b"PAR1 broken")

@@ -133,6 +133,12 @@ def test_more_folds_than_units_are_refused():
         make_folds(index_of([[0]] * 20, antibody=["A"] * 20), 5, 0, ["antibody"])
 
 
+@pytest.mark.parametrize("n", [-1, 0, 1])
+def test_fewer_than_two_folds_are_refused(n):
+    with pytest.raises(InputError, match="at least two folds"):
+        make_folds(random_index(20), n, 0, [])
+
+
 def test_classes_that_cannot_be_everywhere_are_warned_of(caplog):
     make_folds(index_of([[0]] * 20 + [[27]] * 2), 5, 0, [])
     assert "Rods & rings" in caplog.text and "Nucleoplasm" not in caplog.text

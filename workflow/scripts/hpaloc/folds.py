@@ -25,8 +25,11 @@ def make_folds(
     A column ``duplicates`` (hpaloc.audit.groups) is one like any other.
     Returns image_id str (sorted), group str (the first parent of the unit), fold int8 from 1.
     The folds depend on the images and the seed, not on the order of ``index``.
-    Raises InputError for unlabelled images, unknown columns and fewer units than folds.
+    Raises InputError for unlabelled images, unknown columns, fewer units than folds and fewer than
+    two folds.
     """
+    if n_folds < 2:
+        raise InputError(f"folds.n is {n_folds}: cross-validation needs at least two folds.")
     unlabelled = index.loc[index["labels"].isna(), "image_id"]
     if len(unlabelled):
         raise InputError(

@@ -203,7 +203,9 @@ def _rows_of_names(
     if empty:
         note = f"unknown: no {' and no '.join(empty)} image has a known {column}"
         return [(whats[0], None, len(names) or None, note), (whats[1], None, len(test), note)]
-    gaps = [f"{count} {side} images have no known {column}" for side, count in missing.items() if count]
+    gaps = [
+        f"{count} {side} images have no known {column}" for side, count in missing.items() if count
+    ]
     note = f"at least: {' and '.join(gaps)}" if gaps else ""
     return [
         (whats[0], int(np.isin(names, train.dropna().unique()).sum()), len(names), note),

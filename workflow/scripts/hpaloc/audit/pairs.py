@@ -4,6 +4,9 @@ Every image is compared with every other in eight views, in blocks of XOR and bi
 fit the processor's cache. Only channels that are telling in both images count. A candidate whose
 hashes differ in at most a quarter of these bits is verified: two images are twins where the
 normalised correlation of the thumbnails is at least ``LEAST_CORRELATION`` in every such channel.
+
+Time grows with the square of the images: 42,183 take less than a minute on two cores, a million
+some six hours. Memory grows with the images: the hashes themselves, and 0.3 KB of each beside.
 """
 
 from collections.abc import Callable, Iterator

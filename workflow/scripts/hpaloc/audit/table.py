@@ -5,6 +5,7 @@ One Parquet row per image of the arrays, in their order: ``image_id``; of each c
 ``thumbnail`` (4096 bytes: int8 4 × 32 × 32). What they are: hpaloc.audit.hashes.
 """
 
+import itertools
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,6 +28,8 @@ LEAST_CONTRAST = 1.0
 # The three reference stains are always there; a single channel with a few spots may look alike
 # in images of different cells (a correlation of 0.85 was seen, with two channels 0.55).
 FEWEST_CHANNELS = 2
+
+_ROWS = 4096  # images written and read at a time: 17 MB
 
 SCHEMA = pa.schema(
     [
@@ -73,34 +76,52 @@ def write_hashes(hashes: Hashes, path: str | Path) -> None:
             aside,
             compression="zstd",
             use_dictionary=False,
-            row_group_size=4096,
+            row_group_size=_ROWS,
         )
 
 
 def read_hashes(path: str | Path, index: pd.DataFrame, where: str | Path) -> Hashes:
-    """The hashes of exactly the images of ``index`` (read from ``where``), in its order."""
+    """The hashes of exactly the images of ``index`` (read from ``where``), in its order.
+
+    They are in memory once, 4.2 KB an image (4.2 GB for a million).
+    """
+    count = len(index)
+    hashes = Hashes(
+        index["image_id"].to_numpy(object),
+        np.empty((count, len(CHANNELS)), np.uint64),
+        np.empty((count, len(CHANNELS)), np.float32),
+        np.empty((count, len(CHANNELS), THUMBNAIL, THUMBNAIL), np.int8),
+    )
+    start = 0
     try:
-        table = pq.read_table(path)
-    except (OSError, pa.ArrowInvalid) as error:
+        with pq.ParquetFile(path) as file:
+            if file.schema_arrow != SCHEMA:
+                raise InputError(
+                    f"{path}: not a table of hashes: its columns are"
+                    f" {', '.join(file.schema_arrow.names)}. Delete it and make it again."
+                )
+            # One group after the other: iter_batches keeps what it has read.
+            groups = map(file.read_row_group, range(file.num_row_groups))
+            for batch in itertools.chain.from_iterable(group.to_batches() for group in groups):
+                part = slice(start, start + len(batch))
+                if batch["image_id"].to_pylist() != hashes.image_id[part].tolist():
+                    break
+                _fill(hashes, part, batch)
+                start = part.stop
+            rows = file.metadata.num_rows
+    except (OSError, pa.ArrowException) as error:
         raise InputError(f"{path}: not a readable table of hashes ({error}).") from error
-    if table.schema != SCHEMA:
-        raise InputError(
-            f"{path}: not a table of hashes: its columns are {', '.join(table.schema.names)}."
-            " Delete it and make it again."
-        )
-    image_id = table["image_id"].to_numpy(zero_copy_only=False)
-    if image_id.tolist() != index["image_id"].tolist():
+    if not start == rows == count:
         raise InputError(f"{path}: holds other images than {where}. Delete it and make it again.")
+    return hashes
 
-    def of_channels(name: str) -> np.ndarray:
-        return np.column_stack([table[f"{name}_{channel}"].to_numpy() for channel in CHANNELS])
 
-    thumbnails = [
-        np.frombuffer(chunk.buffers()[1], np.int8)[
-            chunk.offset * THUMBNAIL_BYTES : (chunk.offset + len(chunk)) * THUMBNAIL_BYTES
-        ]
-        for chunk in table["thumbnail"].chunks
-    ]
-    shape = (len(image_id), len(CHANNELS), THUMBNAIL, THUMBNAIL)
-    joined = np.concatenate([np.empty(0, np.int8), *thumbnails]).reshape(shape)
-    return Hashes(image_id, of_channels("hash"), of_channels("contrast"), joined)
+def _fill(hashes: Hashes, part: slice, batch: pa.RecordBatch) -> None:
+    for number, channel in enumerate(CHANNELS):
+        hashes.bits[part, number] = batch[f"hash_{channel}"].to_numpy()
+        hashes.contrast[part, number] = batch[f"contrast_{channel}"].to_numpy()
+    column = batch["thumbnail"]
+    begin = column.offset * THUMBNAIL_BYTES
+    pixels = np.frombuffer(column.buffers()[1], np.int8)
+    shape = (len(batch), *hashes.thumbnail.shape[1:])
+    hashes.thumbnail[part] = pixels[begin : begin + len(batch) * THUMBNAIL_BYTES].reshape(shape)
