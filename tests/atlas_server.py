@@ -10,6 +10,7 @@ import hashlib
 import itertools
 import re
 import socket
+import ssl
 import struct
 import threading
 import time
@@ -31,7 +32,7 @@ class Answer(NamedTuple):
     connection ends the body), ``sent`` how many bytes of the body are sent (None: all), ``end``
     what follows: "keep", "close", "reset" (RST) or "hang". ``piece`` and ``pause_s`` trickle the
     body, ``head_pause_s`` each byte of the head; ``silent`` answers never; ``raw`` is sent instead
-    of all that, and the connection closed.
+    of all that, and the connection closed; ``endless`` is sent again and again.
     """
 
     status: int = 200
@@ -46,6 +47,7 @@ class Answer(NamedTuple):
     head_pause_s: float = 0.0
     silent: bool = False
     raw: bytes | None = None
+    endless: bytes = b""
 
 
 NOT_FOUND = Answer(404, b"<!DOCTYPE html><title>not found</title>", "text/html")
@@ -73,6 +75,7 @@ class AtlasServer:
         latency_s: float = 0.0,
         port: int = 0,
         host: str = "127.0.0.1",
+        tls: ssl.SSLContext | None = None,
     ):
         self.answers, self.latency_s = answers, latency_s
         self.faults: dict[str, list[Answer | None]] = {}
@@ -83,7 +86,7 @@ class AtlasServer:
         # Requests being answered at a time: the most, and the integral over time.
         self.most_busy = self.busy = 0
         self._busy_s, self._changed, self._first, self._last = 0.0, 0.0, None, 0.0
-        self._host, self._port = host, port
+        self._host, self._port, self._tls = host, port, tls
 
     def __enter__(self) -> Self:
         self._loop = asyncio.new_event_loop()
@@ -98,7 +101,7 @@ class AtlasServer:
         self._thread.join()
 
     def url(self, path: str = "") -> str:
-        return f"http://{self._host}:{self._port}{path}"
+        return f"http{'s' if self._tls else ''}://{self._host}:{self._port}{path}"
 
     @property
     def port(self) -> int:
@@ -123,7 +126,9 @@ class AtlasServer:
 
     async def _serve(self, started: threading.Event) -> None:
         self._stop = asyncio.Event()
-        server = await asyncio.start_server(self._connected, self._host, self._port, backlog=256)
+        server = await asyncio.start_server(
+            self._connected, self._host, self._port, backlog=256, ssl=self._tls
+        )
         self._port = server.sockets[0].getsockname()[1]
         started.set()
         await self._stop.wait()
@@ -175,6 +180,9 @@ class AtlasServer:
             await asyncio.sleep(self.latency_s)
         if answer.silent:
             await asyncio.sleep(3600)
+        while answer.endless:
+            writer.write(answer.endless)
+            await writer.drain()
         if answer.raw is not None:
             writer.write(answer.raw)
             await writer.drain()

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -45,6 +46,9 @@ def network(server) -> dict:
 def settings(**more) -> dict:
     missing = {"policy": "leave_out", "share": 0.5}
     return {"sirna": "leave_out", "unreachable": "stop", "missing": missing, **more}
+
+
+ALL = {"policy": "leave_out", "share": 1.0}
 
 
 def selection(ids=IDS) -> pd.DataFrame:
@@ -290,6 +294,47 @@ def test_strange_ids_stop_before_anything_is_asked(server, tmp_path):
     with pytest.raises(InputError, match="'1_2_A1_1' twice"):
         fetch(server, tmp_path, ["1_2_A1_1"] * 2)
     assert not server.asked
+
+
+def test_missing_disk_space_is_told_before_anything_is_asked(server, tmp_path, monkeypatch):
+    """By the size of the files that are there: those of all shards, not of this one only."""
+    ids = [f"1_2_A1_{n}" for n in range(40)]
+
+    def free(size):
+        usage = shutil.disk_usage(tmp_path)._replace(free=size)
+        monkeypatch.setattr("hpaloc.transfer.shutil.disk_usage", lambda _: usage)
+
+    free(2**30 + 160 * 150_000 - 2**20)
+    with pytest.raises(
+        InputError,
+        match=r"hpa: 1\.0 MiB of disk space are missing\. About 160 files .* of 150 KB \(as the",
+    ):
+        fetch(server, tmp_path / "hpa", ids, 0, 4)
+    assert not server.asked
+    monkeypatch.undo()
+    fetch(server, tmp_path / "hpa", ids, 0, 4)
+    asked = len(server.asked)
+    free(2**30 + 120 * 700)  # the files have 700 and some bytes
+    with pytest.raises(InputError, match=r"About 120 files .* of 1 KB \(the mean of those here\)"):
+        fetch(server, tmp_path / "hpa", ids, 1, 4)
+    fetch(server, tmp_path / "hpa", ids, 0, 4)  # nothing is to come here
+    assert len(server.asked) == asked
+    free(2**30 + 120 * 1500)
+    fetch(server, tmp_path / "hpa", ids, 1, 4)
+
+
+def test_keys_in_addresses_are_in_no_table(server, tmp_path):
+    about = network(server)
+    key = server.url("/images/{antibody}/{plate}_{well}_{n}_{colour}.jpg?key=secret")
+    about["addresses"]["images"] = [key.replace("//", "//me:secret@")]
+    withdrawn(server, "1")
+    known = server.answers
+    server.answers = lambda path: known(path.partition("?")[0])
+    table = fetch_images(selection(IDS[:3]), 0, 1, settings(missing=ALL), tmp_path, about)
+    _, missing = collect(tmp_path, [table], IDS[:3], missing=ALL)
+    assert set(missing["antibody"]) == {"1"}
+    assert "secret" not in table.to_csv() + missing.to_csv()
+    assert missing["address"][0] == server.url("/images/1/2_A1_1_red.jpg")
 
 
 # What is missing, and the index

@@ -71,7 +71,7 @@ def test_a_body_that_never_ends_is_ended_though_little_of_it_is_stored(
     encoding, gzipped, begin, more
 ):
     writer = body_writer(io.BytesIO(), encoding, gzipped, 10_000)
-    with pytest.raises(Refused, match="larger than|after the end"):
+    with pytest.raises(Refused, match=r"larger than|after the end"):
         writer.write(begin)
         for _ in range(1000):
             writer.write(more)

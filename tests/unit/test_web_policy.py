@@ -115,7 +115,7 @@ def test_messages_are_short_and_of_letters_that_a_terminal_prints():
 @pytest.mark.parametrize("proxy", ["socks5://proxy:1080", "http://[", "http://me:secret@"])
 def test_a_proxy_that_cannot_be_asked_is_told_without_its_key(monkeypatch, proxy):
     monkeypatch.setenv("http_proxy", proxy)
-    with pytest.raises(InputError, match="http_proxy.*http://HOST:PORT") as caught:
+    with pytest.raises(InputError, match=r"http_proxy.*http://HOST:PORT") as caught:
         proxy_of(URL("http://a.org/"))
     assert "secret" not in str(caught.value)
     monkeypatch.setenv("http_proxy", "proxy:3128")  # as curl takes it too

@@ -22,13 +22,21 @@ def check_room(partial: Path, whole: int) -> None:
 
     ``partial`` is where it grows, and may hold some of it.
     """
-    needed = whole - size_of_file(partial) + _MARGIN
-    free = shutil.disk_usage(partial.parent).free
-    if free < needed:
+    left = whole - size_of_file(partial)
+    check_free(
+        partial.parent, left, f"The download needs {in_gib(left)} more ({in_gib(whole)} in all)"
+    )
+
+
+def check_free(folder: Path, needed: int, need: str) -> None:
+    """Raises InputError where ``needed`` bytes, ``need`` in words, do not fit in a folder."""
+    free = shutil.disk_usage(folder).free
+    missing = needed + _MARGIN - free
+    if missing > 0:
         raise InputError(
-            f"{partial.parent}: {in_gib(needed - free)} of disk space are missing. The download"
-            f" needs {in_gib(needed)} more ({in_gib(whole)} in all, {in_gib(_MARGIN)} to spare),"
-            f" {in_gib(free)} are free. Free some, or let results/ be a link to a larger disk."
+            f"{folder}: {in_gib(missing)} of disk space are missing. {need}, and"
+            f" {in_gib(_MARGIN)} to spare; {in_gib(free)} are free. Free some, or let results/ be a"
+            " link to a larger disk."
         )
 
 

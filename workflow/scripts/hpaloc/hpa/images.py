@@ -14,13 +14,16 @@ from hpaloc.hpa.names import channel_addresses, channel_path, is_sirna, parse_im
 from hpaloc.images import BadImage, Header, read_header
 from hpaloc.log import InputError, some_of
 from hpaloc.shards import shard_range
+from hpaloc.transfer import check_free, in_gib, size_of_file
 from hpaloc.web.client import fetch_all
 from hpaloc.web.files import Refused, Wanted
 from hpaloc.web.lock import waited_for
+from hpaloc.web.policy import shown_address
 
 # Columns of a table of fetched files, four rows an image. ``fault`` is "" for a good file,
 # "sirna" (not asked for), "gone" (404 everywhere), "refused" (nothing usable at any address) or
-# "unreachable" (another run may get it); ``reason`` says it in words; ``addresses`` are those of the configuration, with blanks between.
+# "unreachable" (another run may get it); ``reason`` says it in words; ``addresses`` are those that
+# were to be asked, without keys, with blanks between.
 FETCHED_COLUMNS = (
     "image_id", "channel", "path", "bytes", "sha256", "width", "height", "fault", "reason",
     "addresses",
@@ -29,6 +32,8 @@ FETCHED_COLUMNS = (
 _SIRNA = "a plate of siRNA experiments, left out by the configuration"
 _LARGEST_BYTES = 32 << 20  # the real ones have up to 0.3 MB
 _SMALLEST_SIDE = 32  # pixels: less is a placeholder
+# Of a file of the atlas, where none is there yet: for the room on the disk.
+_TYPICAL_BYTES = 150_000
 _TYPES = ("image/jpeg", "image/jpg", "image/pjpeg", "application/octet-stream", "")
 
 _log = logging.getLogger("hpaloc")
@@ -93,13 +98,15 @@ def fetch_images(
             path = channel_path(name, channel)
             addresses = channel_addresses(name, channel, network["addresses"]["images"])
             rows.append({"image_id": image_id, "channel": channel, "path": path})
-            rows[-1]["addresses"] = " ".join(addresses)
+            rows[-1]["addresses"] = " ".join(map(shown_address, addresses))
             if left_out:
                 rows[-1] |= {"bytes": 0, "sha256": "", "fault": "sirna", "reason": _SIRNA}
                 continue
             place = inside(downloads / "images", path, image_id)
             wanted.setdefault(path, Wanted(f"{image_id} ({channel})", addresses, place))
     with waited_for(downloads):
+        if not all(item.path.is_file() for item in wanted.values()):
+            _check_room(images, settings, downloads)
         fetched = fetch_all(list(wanted.values()), check_jpeg, network, "files", _LARGEST_BYTES)
     results = dict(zip(wanted, fetched, strict=True))
     for row in rows:
@@ -115,6 +122,30 @@ def fetch_images(
     _check_reached(table, settings["unreachable"])
     _check_share(table, len(images), settings["missing"])
     return table
+
+
+def _check_room(images: pd.DataFrame, settings: dict, downloads: Path) -> None:
+    """Raises InputError where what the whole selection still needs does not fit on the disk.
+
+    By one file of each image, its channels in turn: the share of those that are there, and their
+    mean size (where there are none, that of the atlas's).
+    """
+    sizes = []
+    for row, image_id in enumerate(images["image_id"]):
+        name = parse_image_id(image_id, f"row {row + 1} of the selection")
+        if settings["sirna"] == "keep" or not is_sirna(name):
+            path = channel_path(name, CHANNELS[row % len(CHANNELS)])
+            sizes.append(size_of_file(downloads / "images" / path))
+    there = [size for size in sizes if size]
+    each = sum(there) / len(there) if there else _TYPICAL_BYTES
+    files = len(CHANNELS) * (len(sizes) - len(there))
+    origin = "the mean of those here" if there else "as the atlas's have"
+    check_free(
+        downloads,
+        round(files * each),
+        f"About {files} files of the selection are still to come, of {each / 1000:.0f} KB"
+        f" ({origin}): {in_gib(round(files * each))}",
+    )
 
 
 def collect_images(

@@ -20,8 +20,9 @@ from hpaloc.files import sha256_of_file, written_whole
 from hpaloc.log import InputError, Progress
 from hpaloc.web.exchange import Body, Exchange, Gone
 from hpaloc.web.files import Fetched, Refused, Unreachable, Wanted
+from hpaloc.web.lock import unusable
 from hpaloc.web.pace import GivenUp, backoff
-from hpaloc.web.policy import shown
+from hpaloc.web.policy import place_of
 
 Check = Callable[[Path, str], None]
 
@@ -85,10 +86,7 @@ def _make_ready(folders: set[Path]) -> None:
             for entry in parts:
                 os.unlink(entry.path)
         except OSError as error:
-            raise InputError(
-                f"{folder}: the folder of downloads cannot be used ({error.strerror})."
-                " Mend its rights, make room there, or link it to another place."
-            ) from error
+            raise unusable(folder, error) from error
 
 
 def _what_is_there(wanted: list[Wanted], check: Check, unit: str) -> dict[Path, Fetched]:
@@ -195,7 +193,7 @@ class _Run:
         }
         return Fetched(
             item.name, item.path, None, 0, "",
-            reason="; ".join(f"{_place(a)}: {answer}" for a, answer in answers.items()),
+            reason="; ".join(f"{place_of(a)}: {answer}" for a, answer in answers.items()),
             temporary=len(refused) < len(answers),
             gone=all(isinstance(answer, Gone) for answer in answers.values()),
         )  # fmt: skip
@@ -259,15 +257,6 @@ def _until_stopped(work: Coroutine[Any, Any, dict]) -> dict:
             raise
         _log.warning("stopped by %s; run again to go on", signal.Signals(signals[0]).name)
         raise SystemExit(128 + signals[0]) from None
-
-
-def _place(address: str) -> str:
-    """Host and port of an address, for reasons."""
-    try:
-        url = URL(address)
-        return url.authority if url.user is None else shown(url)
-    except ValueError:
-        return repr(address[:60])
 
 
 def _cores() -> int:

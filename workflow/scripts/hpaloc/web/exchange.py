@@ -196,8 +196,10 @@ def _words(error: Exception, answered: bool) -> str:
     """What went wrong, without addresses, times or names of classes."""
     if isinstance(error, aiohttp.ClientConnectorDNSError):
         return "the host's name is not known"
-    if isinstance(error, aiohttp.ClientConnectorCertificateError | aiohttp.ClientSSLError):
-        return "no trusted connection (certificate)"
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        return "its certificate is not trusted"
+    if isinstance(error, aiohttp.ClientSSLError | ssl.SSLError):
+        return "no TLS connection"
     if isinstance(error, TimeoutError):
         return "too slow" if answered else "no answer in time"
     if isinstance(error, aiohttp.ClientProxyConnectionError | aiohttp.ClientHttpProxyError):

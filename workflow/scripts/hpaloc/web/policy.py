@@ -46,6 +46,22 @@ def shown(url: URL) -> str:
     return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
+def shown_address(address: str) -> str:
+    """The same of an address as the configuration has it, which may be none."""
+    try:
+        return shown(URL(address))
+    except ValueError:
+        return repr(address[:60])
+
+
+def place_of(address: str) -> str:
+    """Host and port of an address, for reasons."""
+    try:
+        return URL(address).host_port_subcomponent or shown_address(address)
+    except ValueError:
+        return repr(address[:60])
+
+
 def checked_url(text: str, private: bool) -> URL:
     """The address to ask. Raises Refused for what is not to be asked."""
     try:
