@@ -1,5 +1,6 @@
 import gzip
 import logging
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -143,6 +144,18 @@ class TestBadEntries:
         for part, data in cases.items():
             assert part in reason(tmp_path, data)
 
+    @pytest.mark.parametrize("encoding", ["x-none", "utf-7", "cp037", "gb2312", "a\u0308"])
+    def test_encodings_that_are_not_read(self, tmp_path, encoding):
+        path = tmp_path / "a.xml"
+        path.write_text(f'<?xml version="1.0" encoding="{encoding}"?><proteinAtlas/>')
+        with pytest.raises(BadEntry, match=r"encoding|damaged"):
+            read_entry(path)
+
+    def test_a_web_page_with_a_byte_order_mark_is_one(self, tmp_path):
+        (tmp_path / "a.xml").write_text("\ufeff<!DOCTYPE html><html></html>", "utf-8")
+        with pytest.raises(BadEntry, match="web page"):
+            read_entry(tmp_path / "a.xml")
+
     def test_entities_are_refused(self, tmp_path):
         bomb = (
             '<!DOCTYPE proteinAtlas [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;&a;&a;&a;">'
@@ -251,6 +264,18 @@ class TestWalk:
         assert "3 files are no gene entries" in caplog.text
         with pytest.raises(InputError, match=r"3 files are no gene entries .*skip"):
             walk_folder(tmp_path, "stop")
+
+    def test_names_that_are_not_utf_8_are_listed(self, tmp_path):
+        write(tmp_path, f"{gene(1)}.xml", simple(1))
+        write(tmp_path, os.fsdecode(b"bad\xff.xml"), "<html/>")
+        out = tmp_path / "left_out.csv"
+        index_hpa.main(
+            [
+                *("--xml", str(tmp_path), "--index", str(tmp_path / "index.parquet")),
+                *("--left-out", str(out)),
+            ]
+        )
+        assert pd.read_csv(out)["file"].tolist() == [r"bad\udcff.xml"]
 
     def test_an_address_of_no_image_keeps_its_number(self, tmp_path):
         odd = f"<imageUrl>{BASE}/7/odd_red.jpg</imageUrl>"

@@ -83,7 +83,7 @@ def read_entry(path: str | Path) -> Entry:
             reader.feed(chunk)
         return reader.close()
     except (BadEntry, expat.ExpatError) as error:
-        if re.match(rb"\s*(<!doctype html|<html)", head, re.IGNORECASE):
+        if re.match(rb"(\xef\xbb\xbf)?\s*(<!doctype html|<html)", head, re.IGNORECASE):
             raise BadEntry("it is a web page (HTML), no gene entry") from None
         if isinstance(error, BadEntry):
             raise
@@ -145,7 +145,10 @@ class _EntryReader:
         self.parser.EndElementHandler = self._end
 
     def feed(self, chunk: bytes) -> None:
-        self.parser.Parse(chunk, False)
+        try:
+            self.parser.Parse(chunk, False)
+        except (LookupError, ValueError) as error:  # of the encoding that its first line names
+            raise BadEntry(f"its XML has an encoding that is not read here ({error})") from None
         self.bytes += len(chunk)
         if self.bytes - max(self.parser.CurrentByteIndex, 0) > _MAX_TOKEN:
             raise BadEntry(f"a tag or comment is longer than {_MAX_TOKEN // 2**20} MiB")

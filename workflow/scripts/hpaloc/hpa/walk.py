@@ -66,9 +66,9 @@ def walk_files(
     left_out = list(missing)
     for name, entry in zip(names, _read_all(folder, names, workers), strict=True):
         if isinstance(entry, str):
-            left_out.append((name, entry))
+            left_out.append((_printable(name), entry))
         elif fault := _misplaced(name, entry.gene, files):
-            left_out.append((name, fault))
+            left_out.append((_printable(name), fault))
         else:
             files[entry.gene] = name, entry
     _tell_left_out(folder, left_out, bad_entries)
@@ -99,10 +99,15 @@ def walk_files(
     return frame, pd.DataFrame(left_out, columns=LEFT_OUT_COLUMNS)
 
 
+def _printable(name: str) -> str:
+    """A file's name as a table can hold it: bytes that are no UTF-8 as escapes."""
+    return name.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def _misplaced(name: str, gene: str, files: dict[str, tuple[str, Entry]]) -> str | None:
     """Why an entry cannot stand where it does: for another gene, or a second time."""
     if gene in files:
-        return f"it is the entry of {gene} again, which is {files[gene][0]}"
+        return f"it is the entry of {gene} again, which is {_printable(files[gene][0])}"
     stem = Path(name).name.split(".")[0]
     if stem.startswith("ENSG") and stem != gene:
         return f"it is the entry of another gene, {gene}"
