@@ -3,7 +3,7 @@ import pytest
 from audit_case import audit, find_duplicates, hash_source, write_source
 from planted_twins import BEYOND, CHANGES, at_size
 
-from hpaloc.audit.leakage import comparable_genes, seen
+from hpaloc.audit.leakage import seen
 from hpaloc.log import InputError
 from hpaloc.simulate.render import render
 
@@ -158,20 +158,6 @@ def test_an_antibody_is_the_same_by_its_name_and_by_its_number(fields, tmp_path)
     tables = audit(train, hash_source(test), tmp_path)
     assert tables["images"]["antibody_seen"].tolist() == [True, False]
     assert tuple(summary(tables).loc["test antibodies seen in training", ["count", "of"]]) == (1, 2)
-
-
-def test_genes_in_other_words_are_unknown_not_unseen(caplog):
-    ensembl = pd.Series(["ENSG00000000003", "ENSG00000000460.12", None], dtype="string")
-    symbols = pd.Series(["TSPAN6", None, "ENSG00000000460"], dtype="string")
-    assert [column.fillna("").tolist() for column in comparable_genes(ensembl, symbols)] == [
-        ["ENSG00000000003", "ENSG00000000460", ""],
-        ["", "", "ENSG00000000460"],
-    ]
-    assert "1 of 2 genes of training images are no Ensembl ids" in caplog.text
-    caplog.clear()
-    same = comparable_genes(symbols.iloc[:2], symbols.iloc[:2])
-    assert [column.fillna("").tolist() for column in same] == [["TSPAN6", ""]] * 2
-    assert not caplog.text
 
 
 @pytest.mark.parametrize(

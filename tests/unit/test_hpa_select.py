@@ -128,6 +128,13 @@ class TestDisjoint:
         nothing = pd.DataFrame({"antibody": [None, np.nan], "gene": [None, None]})
         with pytest.raises(InputError, match="nothing is known"):
             selected(other=nothing, antibody_disjoint_from="kaggle")
+        genes = pd.DataFrame({"antibody": [None, None], "gene": [gene(3), "TSPAN6"]})
+        for frame, other in (
+            (atlas(("1_1_A1_1", None, [0])), genes),  # a list that tells no genes
+            (SMALL, genes.iloc[1:]),  # symbols, where the list has Ensembl ids
+        ):
+            with pytest.raises(InputError, match=r"nothing is known .* could be compared"):
+                selected(frame, other=other, antibody_disjoint_from="kaggle")
         with pytest.raises(InputError, match="was not given"):
             selected(antibody_disjoint_from="kaggle")
         some = pd.DataFrame({"antibody": ["77", None], "gene": [None, None]})

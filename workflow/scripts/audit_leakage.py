@@ -5,13 +5,11 @@ import logging
 
 import pandas as pd
 
-from hpaloc.antibodies import antibody_number
 from hpaloc.audit.groups import read_groups
 from hpaloc.audit.leakage import (
     BETWEEN,
     WITHIN_TEST,
     WITHIN_TRAINING,
-    comparable_genes,
     conflicts_table,
     pairs_of_groups,
     summary_table,
@@ -22,6 +20,7 @@ from hpaloc.audit.table import read_hashes
 from hpaloc.files import write_csv, write_digest, write_parquet
 from hpaloc.index import read_index
 from hpaloc.log import run_program
+from hpaloc.proteins import antibody_number, comparable_genes
 
 log = logging.getLogger("hpaloc")
 
@@ -43,7 +42,9 @@ def main(argv: list[str] | None = None) -> None:
     train, test = read_index(args.train_arrays), read_index(args.test_arrays)
     for index in (train, test):
         index["antibody"] = index["antibody"].map(antibody_number, na_action="ignore")
-    test["gene"], train["gene"] = comparable_genes(test["gene"], train["gene"])
+    test["gene"], train["gene"] = comparable_genes(
+        test["gene"], train["gene"], ("test images", "training images")
+    )
     train_hashes = read_hashes(args.train_hashes, train, args.train_arrays)
     test_hashes = read_hashes(args.test_hashes, test, args.test_arrays)
     groups = read_groups(args.train_groups, train, args.train_arrays)

@@ -6,17 +6,11 @@ Twins everywhere: a table of columns a and b, rows of two indexes (hpaloc.audit.
 here is a row of the arrays; a tile has a twin where any tile of its ``parent`` has one.
 """
 
-import logging
-
 import numpy as np
 import pandas as pd
 
 from hpaloc.audit.pairs import CORRELATIONS
 from hpaloc.classes import format_labels
-from hpaloc.hpa.entry import GENE
-from hpaloc.log import some_of
-
-log = logging.getLogger("hpaloc")
 
 WITHIN_TEST = "within test"
 BETWEEN = "test and training"
@@ -26,8 +20,6 @@ WITHIN_TRAINING = "within training"
 # were alike to 0.93, and what lies between that and the limit is cropped, turned by some degrees
 # or out of focus, or a mistake.
 CERTAIN = 0.9
-
-_ENSEMBL = rf"^({GENE.pattern})(?:\.[0-9]+)?$"
 
 
 def test_images(
@@ -60,27 +52,6 @@ def test_images(
             "blank": blank,
         }
     )
-
-
-def comparable_genes(test: pd.Series, train: pd.Series) -> tuple[pd.Series, pd.Series]:
-    """Genes of test and training images, those missing that cannot be compared.
-
-    Where any is an Ensembl id (taken without the number of its version), symbols and other names
-    are: not to find TSPAN6 among ids does not mean that the gene was not seen.
-    """
-    test, train = (genes.astype("string") for genes in (test, train))
-    ids = [genes.str.extract(_ENSEMBL, expand=False) for genes in (test, train)]
-    if all(genes.isna().all() for genes in ids):
-        return test, train
-    for side, genes, known in (("test", test, ids[0]), ("training", train, ids[1])):
-        others = genes[genes.notna() & known.isna()]
-        if len(others):
-            log.warning(
-                "%d of %d genes of %s images are no Ensembl ids, as others are, and count as not"
-                " known: %s",
-                others.nunique(), genes.nunique(), side, some_of(others.unique()),
-            )  # fmt: skip
-    return ids[0], ids[1]
 
 
 def seen(test: pd.Series, train: pd.Series) -> pd.array:

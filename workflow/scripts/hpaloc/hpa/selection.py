@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hpaloc.antibodies import antibody_number
 from hpaloc.classes import CLASS_NAMES, multi_hot
 from hpaloc.hpa.atlas import name_of
 from hpaloc.hpa.genes import chosen_genes, read_genes
 from hpaloc.hpa.names import is_sirna
 from hpaloc.log import InputError, some_of
+from hpaloc.proteins import antibody_number, comparable_genes
 
 log = logging.getLogger("hpaloc")
 
@@ -223,21 +223,22 @@ def _shared(images: pd.DataFrame, other: pd.DataFrame | None, name: str) -> list
     if other is None:
         raise InputError(f"select.antibody_disjoint_from: the index of {name} was not given.")
     antibodies = set(map(antibody_number, other["antibody"].dropna()))
-    genes = set(other["gene"].dropna())
-    if not antibodies and not genes:
+    own, theirs = comparable_genes(images["gene"], other["gene"], ("the list", name))
+    genes = set(theirs.dropna())
+    if not antibodies and (not genes or own.isna().all()):
         raise InputError(
-            f"select.antibody_disjoint_from: nothing is known of the antibodies and genes of {name},"
-            " so images cannot be kept apart by them. Set it to null: the audit of leakage finds"
-            " images of both by their pixels."
+            f"select.antibody_disjoint_from: nothing is known of the antibodies and genes of {name}"
+            " that could be compared with the list, so images cannot be kept apart by them. Set it"
+            " to null: the audit of leakage finds images of both by their pixels."
         )
-    unknown = (other["antibody"].isna() & other["gene"].isna()).sum()
+    unknown = (other["antibody"].isna() & theirs.isna()).sum()
     if unknown:
         log.warning(
             "%d of %d images of %s have neither antibody nor gene: what shares theirs cannot be told",
             unknown, len(other), name,
         )  # fmt: skip
     reasons = []
-    for antibody, gene in zip(images["antibody"], images["gene"], strict=True):
+    for antibody, gene in zip(images["antibody"], own, strict=True):
         if antibody_number(antibody) in antibodies:
             reasons.append(f"antibody {antibody} is in {name} too")
         elif gene in genes:
