@@ -1,7 +1,5 @@
-import multiprocessing
-import os
+import resource
 import signal
-import time
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +8,8 @@ import torch
 
 from hpaloc.checkpoint import (
     Checkpoint,
+    checkpoints,
+    disk_full_in_words,
     forget_old,
     kept_epochs,
     load_checkpoint,
@@ -20,8 +20,9 @@ from hpaloc.checkpoint import (
     weights_file,
 )
 from hpaloc.history import STEP_NUMBERS
+from hpaloc.lease import leased
 from hpaloc.log import InputError
-from hpaloc.state import held, read_meta, state_folder, write_meta
+from hpaloc.state import read_meta, remove_state, state_folder, write_meta
 
 KEY = {"recipe": {"seed": 1, "loss": {"scale_up": 50}}, "fold": 1, "code": "abc"}
 
@@ -65,12 +66,15 @@ def test_old_files_go_and_those_an_export_needs_stay(tmp_path: Path) -> None:
     half_written = tmp_path / ".checkpoint.4711.part.pt"
     half_written.touch()
     # The best epoch is the sixth: the fifth and the sixth are to be kept, and all later ones,
-    # for a later epoch may yet be the best.
-    forget_old(tmp_path, best_epoch=6, keep=2)
+    # for a later epoch may yet be the best. The checkpoint before it knows the fifth as the best.
+    forget_old(tmp_path, best_epochs=(5, 6), keep=2)
     assert [epoch for epoch in range(1, 9) if validation_file(tmp_path, epoch).exists()] == [
-        5, 6, 7, 8,
+        4, 5, 6, 7, 8,
     ]  # fmt: skip
-    assert list(tmp_path.glob("weights_*")) == [weights_file(tmp_path, 6)]
+    assert sorted(tmp_path.glob("weights_*")) == [
+        weights_file(tmp_path, 5),
+        weights_file(tmp_path, 6),
+    ]
     assert not half_written.exists()
     assert load_validation(tmp_path, 5)[0, 0] == 5
 
@@ -90,28 +94,103 @@ def test_the_meta_file_says_what_a_state_belongs_to(tmp_path: Path) -> None:
     assert read_meta(tmp_path) == KEY | {"run": "demo"}
 
 
-def _hold(folder: Path, worker, ready) -> None:
-    with held(folder):
-        # A worker as batches are made by: forked, and still there when its parent is killed.
-        child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
-        child.start()
-        worker.value = child.pid
-        ready.set()
-        time.sleep(60)
+def test_the_last_two_checkpoints_are_kept(tmp_path: Path) -> None:
+    for epoch, step in ((0, 3), (1, 5), (1, 9), (2, 10)):
+        save_checkpoint(tmp_path, Checkpoint(epoch=epoch, step=step))
+    assert [path.stem for path in checkpoints(tmp_path)] == [
+        "checkpoint_0002_0000010",
+        "checkpoint_0001_0000009",
+    ]
+    assert len(list(tmp_path.iterdir())) == 4  # each with its digest
 
 
-def test_two_processes_do_not_share_a_state_and_a_killed_one_lets_go(tmp_path: Path) -> None:
-    context = multiprocessing.get_context("fork")
-    ready, worker = context.Event(), context.Value("i", 0)
-    other = context.Process(target=_hold, args=(tmp_path / "state", worker, ready))
-    other.start()
-    assert ready.wait(20)
-    try:
-        with pytest.raises(InputError, match="another process"), held(tmp_path / "state"):
-            pass
-        other.kill()
-        other.join()
-        with held(tmp_path / "state"):
-            pass
-    finally:
-        os.kill(worker.value, signal.SIGKILL)
+def shortened(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def with_a_turned_bit(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def without_digest(path: Path) -> None:
+    path.with_suffix(".sha256").unlink()
+
+
+@pytest.mark.parametrize("damage", [shortened, with_a_turned_bit, without_digest])
+def test_of_a_damaged_checkpoint_the_one_before_is_taken(tmp_path: Path, damage, caplog) -> None:
+    save_checkpoint(tmp_path, Checkpoint(epoch=1, step=4, steps=[[1.0] * len(STEP_NUMBERS)]))
+    save_checkpoint(tmp_path, Checkpoint(epoch=2, step=8))
+    damage(checkpoints(tmp_path)[0])
+    loaded = load_checkpoint(tmp_path)
+    assert (loaded.epoch, loaded.step) == (1, 4)
+    assert "checkpoint_0002_0000008.pt is damaged" in caplog.text
+    assert "going on from the checkpoint before it, checkpoint_0001_0000004.pt" in caplog.text
+
+    # The damaged one is newer by its name than what is stored next, and goes.
+    save_checkpoint(tmp_path, Checkpoint(epoch=1, step=6))
+    assert [path.stem[-1] for path in checkpoints(tmp_path)] == ["6", "4"]
+    caplog.clear()
+    assert load_checkpoint(tmp_path).step == 6
+    assert not caplog.text
+
+
+def test_where_all_checkpoints_are_damaged_training_stops_in_words(tmp_path: Path) -> None:
+    for epoch in (1, 2):
+        save_checkpoint(tmp_path, Checkpoint(epoch=epoch))
+    for path in checkpoints(tmp_path):
+        shortened(path)
+    with pytest.raises(InputError, match=r"0002_.* is damaged.*0001_.* is damaged.*Delete"):
+        load_checkpoint(tmp_path)
+
+
+class Weapon:
+    def __reduce__(self):
+        return (Path.touch, (Path("fired"),))
+
+
+def test_a_checkpoint_that_runs_code_is_refused(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    save_checkpoint(tmp_path, Checkpoint(epoch=1, plateau={"best": Weapon()}))
+    with pytest.raises(InputError, match="damaged"):
+        load_checkpoint(tmp_path)
+    assert not Path("fired").exists()
+
+
+@pytest.fixture
+def full_disk():
+    """No file can grow beyond 100 kB: writing ends as on a full disk, in the middle."""
+    former = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, former[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, former)
+    signal.signal(signal.SIGXFSZ, ignored)
+
+
+def test_a_full_disk_leaves_the_checkpoint_before(tmp_path: Path, full_disk) -> None:
+    save_checkpoint(tmp_path, Checkpoint(epoch=1, step=4))
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    big = Checkpoint(epoch=2, step=8, network={"weight": torch.zeros(100_000)})
+    with pytest.raises(InputError, match=r"cannot be written \(File too large; .*MB are free"):
+        save_checkpoint(tmp_path, big)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    assert load_checkpoint(tmp_path).epoch == 1
+
+
+def test_a_full_disk_is_told_of_every_file_and_no_other_error_is(tmp_path: Path, full_disk) -> None:
+    with pytest.raises(InputError, match="cannot be written"), disk_full_in_words(tmp_path):
+        save_validation(tmp_path, 1, np.zeros((1000, 28), np.float32))
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(RuntimeError, match="of the device"), disk_full_in_words(tmp_path):
+        raise RuntimeError("an error of the device")
+
+
+def test_a_state_is_not_removed_while_a_process_works_in_it(tmp_path: Path, caplog) -> None:
+    folder = tmp_path / "state"
+    with leased(folder), pytest.raises(InputError, match=r"process \d+ on .* works in this state"):
+        remove_state(folder)
+    assert folder.exists()
+    remove_state(folder)
+    assert not folder.exists()

@@ -16,7 +16,8 @@ from training_case import FILES, make_case, recipe, train_arguments
 
 import list_states
 import train_fold
-from hpaloc.checkpoint import CHECKPOINT, load_checkpoint
+from hpaloc import schedule
+from hpaloc.checkpoint import checkpoints, load_checkpoint, validation_file
 from hpaloc.compute import choose_compute
 from hpaloc.fold_data import fold_data
 from hpaloc.history import EPOCH_COLUMNS
@@ -63,8 +64,9 @@ def test_killed_in_an_epoch_training_goes_on_to_the_same_bytes(case, trained, ca
 
 
 def epochs_done(state: Path) -> int:
-    folders = list(state.glob(f"train_fold/*/{CHECKPOINT}"))
-    return load_checkpoint(folders[0].parent).epoch if folders else 0
+    """As the names of the checkpoints tell."""
+    stored = [path for folder in state.glob("train_fold/*") for path in checkpoints(folder)]
+    return max((int(path.stem.split("_")[1]) for path in stored), default=0)
 
 
 def test_deleted_outputs_are_restored_from_a_finished_state(case, trained, caplog) -> None:
@@ -80,7 +82,8 @@ def test_deleted_outputs_are_restored_from_a_finished_state(case, trained, caplo
 def test_a_state_that_lost_a_file_is_named(case, trained) -> None:
     state = case / "damaged_state"
     shutil.copytree(trained / "state", state)
-    next(state.glob("train_fold/*/validation_*.npy")).unlink()
+    (folder,) = state.glob("train_fold/*")
+    validation_file(folder, load_checkpoint(folder).best_epoch).unlink()
     with pytest.raises(InputError, match=r"validation_0\d+\.npy: this file .* is missing"):
         train_fold.main(train_arguments(case, recipe(epochs=EPOCHS), case / "damaged", state))
 
@@ -122,7 +125,7 @@ def test_a_full_gpu_is_told_in_words(case, monkeypatch) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(train_fold, "train", full)
-    with pytest.raises(InputError, match="smaller batch_size"):
+    with pytest.raises(InputError, match="smaller image_size"):
         train_fold.main(train_arguments(case, recipe(), case / "full", case / "full" / "state"))
 
 
@@ -144,7 +147,11 @@ def test_steps_hold_every_step_with_the_nine_and_the_gradient(trained) -> None:
     scores = ["macro_f1", "micro_precision", "micro_recall", "iou"]
     assert steps[scores].stack().between(0, 1).all()
     assert (steps["gradient_norm"] > 0).all() and (steps["focal_loss"] > 0).all()
-    assert steps["learning_rate"].iloc[0] == 0.1 > steps["learning_rate"].iloc[-1]
+    plateau, rates = schedule.new_plateau(0.1), []
+    for loss in steps["soft_f1_loss"]:
+        rates.append(plateau["learning_rate"])
+        plateau = schedule.plateau_step(plateau, loss, recipe()["schedule"])
+    assert steps["learning_rate"].tolist() == rates
 
 
 def test_epochs_hold_the_scores_of_the_kept_probabilities(case, trained) -> None:

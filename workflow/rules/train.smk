@@ -51,12 +51,14 @@ rule train_fold:
         pretrained_digest=pretrained_digest,
         run=RUN,
         state=STATES,
+    # The shell becomes the program, so that a signal to the job reaches it.
     shell:
-        "python $HPALOC/train_fold.py --arrays {input.arrays} --arrays-digest {input.arrays_digest}"
+        "exec python $HPALOC/train_fold.py --arrays {input.arrays} --arrays-digest {input.arrays_digest}"
         " --folds {input.folds} --folds-digest {input.folds_digest} --fold {wildcards.fold}"
         " --recipe {params.recipe:q} --name {wildcards.recipe} --run {params.run}"
         " --code {params.code} --state {params.state} {params.pretrained}"
         " --gpus {resources.gpu} --workers {threads}"
+        " --checkpoint-minutes $HPALOC_CHECKPOINT_MINUTES"
         " --weights {output.weights} --weights-digest {output.digest} --model {output.model}"
         " --steps {output.steps} --epochs {output.epochs} --validation {output.validation}"
         " > {log} 2>&1"

@@ -3,6 +3,7 @@
 import argparse
 import json
 import logging
+import sys
 import time
 from pathlib import Path
 
@@ -13,8 +14,11 @@ from hpaloc.compute import choose_compute
 from hpaloc.export import Outputs, export
 from hpaloc.files import sha256_of_file
 from hpaloc.fold_data import fold_data
+from hpaloc.keeper import Keeper
+from hpaloc.lease import LEASE_S, leased
 from hpaloc.log import InputError, run_program
-from hpaloc.state import held, state_folder, write_meta
+from hpaloc.preemption import TRY_AGAIN, Preempted, sigterm_waits
+from hpaloc.state import state_folder, write_meta
 from hpaloc.training import train
 
 log = logging.getLogger("hpaloc")
@@ -35,6 +39,12 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--pretrained", type=Path, help="weights to begin with")
     parser.add_argument("--gpus", type=int, default=1, help="0: run on the CPU")
     parser.add_argument("--workers", type=int, default=1, help="processes that make batches")
+    parser.add_argument(
+        "--checkpoint-minutes", type=float, default=10.0, help="work that a kill loses at most"
+    )
+    parser.add_argument(
+        "--lease-seconds", type=float, default=LEASE_S, help="a silent process loses its state then"
+    )
     parser.add_argument("--weights", required=True, type=Path, help="output (safetensors)")
     parser.add_argument("--weights-digest", required=True, type=Path, help="output: its sha256")
     parser.add_argument("--model", required=True, type=Path, help="output: what it is (JSON)")
@@ -57,7 +67,7 @@ def main(argv: list[str] | None = None) -> None:
         "code": args.code,
     }
     folder = state_folder(args.state, "train_fold", f"{args.name}_fold{args.fold}", key)
-    with held(folder):
+    with leased(folder, args.lease_seconds) as lease, sigterm_waits() as asked_to_stop:
         write_meta(folder, {"program": "train_fold", "run": args.run, "name": args.name, **key})
         data = fold_data(args.arrays, args.folds, args.fold, args.workers)
         state = load_checkpoint(folder)
@@ -66,17 +76,26 @@ def main(argv: list[str] | None = None) -> None:
             compute = choose_compute(
                 args.recipe["precision"], args.recipe["torch_threads"], args.gpus
             )
+            keeper = Keeper(folder, lease, 60 * args.checkpoint_minutes, asked_to_stop)
             try:
-                state = train(args.recipe, args.fold, data, folder, compute, args.pretrained)
+                state = train(args.recipe, args.fold, data, keeper, compute, args.pretrained)
+            except Preempted:
+                log.warning(
+                    "told to stop (SIGTERM): the state is stored in %s, the next attempt goes on"
+                    " from there", folder,
+                )  # fmt: skip
+                sys.exit(TRY_AGAIN)
             except torch.OutOfMemoryError as error:
                 raise InputError(
-                    f"the GPU's memory does not hold a step of {args.recipe['batch_size']} images of"
-                    f" {args.recipe['image_size']} px: use a smaller batch_size, image_size or"
-                    f" network, or end what else runs on it ({error})."
+                    f"the GPU's memory does not hold {args.recipe['network']} at"
+                    f" {args.recipe['image_size']} px, though batches are split where that helps:"
+                    " use a smaller image_size, batch_size or network, or end what else runs on it"
+                    f" ({error})."
                 ) from None
         outputs = Outputs(
             args.weights, args.weights_digest, args.model, args.steps, args.epochs, args.validation
         )
+        lease.ensure()
         export(state, folder, args.recipe, args.fold, data.validation_ids, outputs)
     if was_finished:
         log.info(

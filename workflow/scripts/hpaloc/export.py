@@ -63,6 +63,8 @@ def export(
         "epochs": state.epoch,
         "recipe": recipe,
     }
+    if state.warnings:  # such as a GPU that was too small for the recipe's batches
+        description["warnings"] = state.warnings
     write_json(description, outputs.model)
     with written_whole(outputs.weights) as aside:
         shutil.copyfile(weights, aside)

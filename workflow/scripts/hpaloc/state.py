@@ -1,19 +1,13 @@
 """Folders of state that outlive a job: named by a hash of all that their contents depend on."""
 
-import fcntl
 import hashlib
 import json
-import logging
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from hpaloc.files import canonical_json, write_json
-from hpaloc.log import InputError
-
-log = logging.getLogger("hpaloc")
+from hpaloc.lease import leased
 
 META = "meta.json"
 
@@ -31,23 +25,6 @@ def write_meta(folder: Path, meta: dict[str, Any]) -> None:
 
 def read_meta(folder: Path) -> dict[str, Any]:
     return json.loads((folder / META).read_text(encoding="utf-8"))
-
-
-@contextmanager
-def held(folder: Path) -> Iterator[None]:
-    """Keeps a second process out of the folder; a killed process lets go of it by itself."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / "lock", "w") as lock:
-        try:
-            # Not flock(): its locks live on in forked workers, for seconds after the kill.
-            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError):
-            raise InputError(
-                f"{folder}: another process works in this state. Wait for it, or end it first."
-            ) from None
-        except OSError as error:  # some cluster file systems know no locks
-            log.warning("%s cannot be locked (%s): keep other runs out of it", folder, error)
-        yield
 
 
 def stale_states(
@@ -83,5 +60,5 @@ def size_of(folder: Path) -> int:
 
 def remove_state(folder: Path) -> None:
     """Removes a state; InputError where a process works in it."""
-    with held(folder):
+    with leased(folder, wait=False):
         shutil.rmtree(folder)

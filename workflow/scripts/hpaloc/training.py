@@ -1,10 +1,12 @@
-"""Training of one fold, from the first step to the last, resumable after every epoch."""
+"""Training of one fold, from the first step to the last, resumable after every step."""
 
 import logging
 import math
 import time
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +18,16 @@ from hpaloc.checkpoint import (
     Checkpoint,
     forget_old,
     load_checkpoint,
-    save_checkpoint,
     save_validation,
     weights_file,
 )
 from hpaloc.classes import N_CLASSES
 from hpaloc.compute import Compute
-from hpaloc.feed import n_views
+from hpaloc.feed import Batch, n_views
 from hpaloc.fold_data import FoldData
+from hpaloc.gradient import backward_that_fits
 from hpaloc.history import PHASES, STEP_NUMBERS
+from hpaloc.keeper import Keeper
 from hpaloc.log import InputError, duration
 from hpaloc.network import build_network, count_parameters, load_pretrained, save_weights
 from hpaloc.optimizer import build_optimizer, learning_rate
@@ -45,17 +48,19 @@ def train(
     recipe: dict[str, Any],
     fold: int,
     data: FoldData,
-    folder: Path,
+    keeper: Keeper,
     compute: Compute,
     pretrained: Path | None = None,
 ) -> Checkpoint:
     """Trains until the recipe's end or until validation stops moving; returns the last checkpoint.
 
-    Goes on from the checkpoint in ``folder`` if there is one. The exported epoch is the one with
-    the best validation macro F1 at its own best global threshold; of equal ones the earliest.
-    Raises InputError when the loss is no finite number.
+    Goes on from the checkpoint in the keeper's folder if there is one. The exported epoch is the
+    one with the best validation macro F1 at its own best global threshold; of equal ones the
+    earliest. Raises InputError when the loss is no finite number, and Preempted when the keeper
+    is asked to stop.
     """
-    torch.manual_seed(_seed(recipe, fold, epoch=0))
+    folder = keeper.folder
+    torch.manual_seed(_seed(recipe, fold, 0))
     network = build_network(recipe)
     if pretrained is not None:
         load_pretrained(network, pretrained)
@@ -64,12 +69,15 @@ def train(
     scaler = torch.amp.GradScaler(compute.device.type, enabled=compute.dtype is torch.float16)
 
     state = load_checkpoint(folder)
-    if state.epoch:
+    if state.network:
         network.load_state_dict(state.network)
         optimizer.load_state_dict(state.optimizer)
         if state.scaler:  # none from a device that needs no scaling
             scaler.load_state_dict(state.scaler)
+        state.network, state.optimizer, state.scaler = {}, {}, {}
         log.info("going on after epoch %d (step %d), from %s", state.epoch, state.step, folder)
+        for words in state.warnings:
+            log.warning("%s", words)
     else:
         state.plateau = schedule.new_plateau(recipe["optimizer"]["learning_rate"])
         log.info(
@@ -78,53 +86,58 @@ def train(
             len(data.rows), len(data.validation_rows),
         )  # fmt: skip
 
+    def with_tensors() -> Checkpoint:
+        return replace(
+            state,
+            network=network.state_dict(),
+            optimizer=optimizer.state_dict(),
+            scaler=scaler.state_dict(),
+        )
+
+    def pause() -> None:
+        keeper.pause(with_tensors)
+
     _warn_of_unreached_switch(recipe, len(data.rows))
     while not state.finished:
         epoch, started = state.epoch + 1, time.monotonic()
-        # Dropout, the one draw made by torch, begins anew in every epoch: so a resumed run draws
-        # what an uninterrupted one draws.
-        torch.manual_seed(_seed(recipe, fold, epoch))
-        steps, plateau, train_f1 = train_epoch(
-            network, optimizer, scaler, recipe, data, epoch, state, compute
-        )
+        train_epoch(network, optimizer, scaler, recipe, fold, data, state, compute, pause)
         network.eval()
         (validation,) = mean_probabilities(
             [network],
-            partial(data.validation_batches, recipe, epoch),
+            lambda view, epoch=epoch: _with_pauses(
+                data.validation_batches(recipe, epoch, view), pause
+            ),
             len(data.validation_rows),
             n_views(recipe["tta"]["validation"]),
             compute,
         )
         if not np.isfinite(validation).all():
             raise InputError(
-                f"training stopped after step {state.step + len(steps)} (epoch {epoch}): the"
-                f" network answers the validation images with values that are no numbers. {ADVICE}"
+                f"training stopped after step {state.step} (epoch {epoch}): the network answers"
+                f" the validation images with values that are no numbers. {ADVICE}"
             )
-        row = epoch_row(epoch, steps, train_f1, validation, data.validation_labels, recipe)
-        score = row["validation_macro_f1"]
+        row = epoch_row(
+            epoch, _steps_of(state, epoch), _macro_f1(state.counts), validation,
+            data.validation_labels, recipe,
+        )  # fmt: skip
+        score, best_before = row["validation_macro_f1"], state.best_epoch
         best = score > state.best_score
         state = replace(
             state,
             epoch=epoch,
-            step=state.step + len(steps),
             best_epoch=epoch if best else state.best_epoch,
             best_score=score if best else state.best_score,
-            plateau=plateau,
-            steps=state.steps + steps,
             epochs=[*state.epochs, row],
+            counts=None,
         )
         state.finished = _is_last(state, recipe)
-        if best:
-            save_weights(network, weights_file(folder, epoch))
-        save_validation(folder, epoch, validation)
+        with keeper.writing():
+            if best:
+                save_weights(network, weights_file(folder, epoch))
+            save_validation(folder, epoch, validation)
         # A finished fold needs no more than its history, its weights and its probabilities.
-        if state.finished:
-            state.network, state.optimizer, state.scaler = {}, {}, {}
-        else:
-            state.network, state.optimizer = network.state_dict(), optimizer.state_dict()
-            state.scaler = scaler.state_dict()
-        save_checkpoint(folder, state)
-        forget_old(folder, state.best_epoch, recipe["save_epochs"])
+        keeper.save(state if state.finished else with_tensors())
+        forget_old(folder, (best_before, state.best_epoch), recipe["save_epochs"])
         _log_epoch(row, state, recipe, time.monotonic() - started)
     return state
 
@@ -134,41 +147,63 @@ def train_epoch(
     optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler,
     recipe: dict[str, Any],
+    fold: int,
     data: FoldData,
-    epoch: int,
     state: Checkpoint,
     compute: Compute,
-) -> tuple[list[list[float]], dict[str, float], float]:
-    """One pass over the training batches: rows of STEP_NUMBERS, the plateau, the macro F1.
+    pause: Callable[[], None],
+) -> None:
+    """What is left of a pass over the training batches, with ``pause`` after every step.
 
-    The macro F1 is that of all 28 classes over the epoch's draws, called from 0.5 on.
+    ``state`` follows every step: its rows of STEP_NUMBERS, the plateau, and the counts of all 28
+    classes over the epoch's draws, called from 0.5 on.
     """
+    epoch = state.epoch + 1
     weights = losses.class_weights(data.labels, recipe["loss"]["class_weight"])
     weights = torch.from_numpy(weights).to(compute.device)
-    counts = torch.zeros(3, N_CLASSES, device=compute.device)  # hits, calls, positives
+    counts = torch.zeros(3, N_CLASSES) if state.counts is None else state.counts
+    state.counts = counts.to(compute.device)
     steps_per_epoch = _steps_per_epoch(recipe, len(data.rows))
-    rows, plateau = [], state.plateau
+    done = len(_steps_of(state, epoch))
+    if done == steps_per_epoch:
+        return
     images_done, started = 0, time.monotonic()
     last_log = started
     network.train()
-    for step, batch in enumerate(data.training_batches(recipe, epoch), state.step + 1):
+    for batch in islice(data.training_batches(recipe, epoch), done, None):
+        step = state.step + 1
         images = to_device(batch.images, compute)
         targets = to_device(batch.targets, compute)
         phase = schedule.phase_of(recipe["loss"], epoch, step)
-        rate = learning_rate(recipe, step, steps_per_epoch, plateau)
+        rate = learning_rate(recipe, step, steps_per_epoch, state.plateau)
         for group in optimizer.param_groups:
             group["lr"] = rate
 
-        with compute.autocast():
-            logits = network(images)
-        scores = step_losses(logits.float(), targets, weights, recipe["loss"], phase)
-        optimizer.zero_grad(set_to_none=True)
-        scaler.scale(scores["loss_total"]).backward()
+        part_size = state.part_size or recipe["batch_size"]
+        logits, scores, fitting = backward_that_fits(
+            network,
+            images,
+            partial(
+                step_losses,
+                targets=targets,
+                class_weights=weights,
+                loss=recipe["loss"],
+                phase=phase,
+            ),
+            # Dropout, the one draw made by torch, begins anew in every step: so a resumed run
+            # draws what an uninterrupted one draws.
+            partial(_seed, recipe, fold, step),
+            scaler,
+            compute,
+            part_size,
+        )
+        if fitting < part_size:
+            _note_split(state, fitting, len(images), step)
         scaler.unscale_(optimizer)
         gradients = [p.grad for p in network.parameters() if p.grad is not None]
         scores["gradient_norm"] = torch.nn.utils.get_total_norm(gradients)
-        called = (logits.detach() >= 0).float()
-        counts += torch.stack([(called * targets).sum(0), called.sum(0), targets.sum(0)])
+        called = (logits >= 0).float()
+        state.counts += torch.stack([(called * targets).sum(0), called.sum(0), targets.sum(0)])
         scores |= dict(
             zip(
                 ("macro_f1", "micro_precision", "micro_recall", "iou"),
@@ -184,15 +219,17 @@ def train_epoch(
         scaler.update()
 
         if recipe["schedule"]["name"] == "plateau":
-            plateau = schedule.plateau_step(plateau, row["soft_f1_loss"], recipe["schedule"])
+            state.plateau = schedule.plateau_step(
+                state.plateau, row["soft_f1_loss"], recipe["schedule"]
+            )
         row |= {"step": step, "epoch": epoch, "learning_rate": rate, "phase": PHASES.index(phase)}
-        rows.append([row[name] for name in STEP_NUMBERS])
+        state.steps.append([row[name] for name in STEP_NUMBERS])
+        state.step, done = step, done + 1
         images_done += len(images)
         if time.monotonic() - last_log >= _LOG_EVERY_S:
             last_log = time.monotonic()
-            _log_step(row, len(rows), steps_per_epoch, images_done, last_log - started, recipe)
-    hits, calls, positives = counts.double().cpu().numpy()
-    return rows, plateau, float((2 * hits / np.maximum(calls + positives, 1)).mean())
+            _log_step(row, done, steps_per_epoch, images_done / (last_log - started), recipe)
+        pause()
 
 
 def step_losses(
@@ -223,6 +260,21 @@ def step_losses(
     }
 
 
+def _with_pauses(batches: Iterable[Batch], pause: Callable[[], None]) -> Iterator[Batch]:
+    for batch in batches:
+        pause()
+        yield batch
+
+
+def _steps_of(state: Checkpoint, epoch: int) -> list[list[float]]:
+    return [row for row in state.steps if row[STEP_NUMBERS.index("epoch")] == epoch]
+
+
+def _macro_f1(counts: torch.Tensor) -> float:
+    hits, calls, positives = counts.double().cpu().numpy()
+    return float((2 * hits / np.maximum(calls + positives, 1)).mean())
+
+
 def _is_last(state: Checkpoint, recipe: dict[str, Any]) -> bool:
     phases = [row["phase"] for row in state.epochs]
     scores = [row["validation_macro_f1"] for row in state.epochs]
@@ -247,10 +299,23 @@ def _warn_of_unreached_switch(recipe: dict[str, Any], images: int) -> None:
         )  # fmt: skip
 
 
-def _seed(recipe: dict[str, Any], fold: int, epoch: int) -> int:
-    """A seed for torch of its own for every recipe's seed, fold and epoch (0: the weights)."""
-    sequence = np.random.SeedSequence([recipe["seed"], fold, epoch])
+def _seed(recipe: dict[str, Any], fold: int, step: int, part: int = 0) -> int:
+    """A seed for torch of its own for every recipe's seed, fold, step (0: the weights) and part
+    of a batch."""
+    sequence = np.random.SeedSequence([recipe["seed"], fold, step, part])
     return int(sequence.generate_state(1, np.uint64)[0] >> 1)
+
+
+def _note_split(state: Checkpoint, part_size: int, batch_size: int, step: int) -> None:
+    """Says once, here and with the results, that batches are split from now on."""
+    state.part_size = part_size
+    state.warnings.append(
+        f"the GPU's memory did not hold the {batch_size} images of step {step} at a time: from"
+        f" there on batches are trained in parts of at most {part_size}. The gradient is that of the"
+        " whole batch, but batch norm takes its statistics from the parts, so that results differ"
+        " from those of a larger GPU."
+    )
+    log.warning("%s", state.warnings[-1])
 
 
 def _check_finite(row: dict[str, float], step: int, epoch: int, rate: float) -> None:
@@ -265,19 +330,14 @@ def _check_finite(row: dict[str, float], step: int, epoch: int, rate: float) -> 
 
 
 def _log_step(
-    row: dict[str, float],
-    done: int,
-    steps: int,
-    images: int,
-    seconds: float,
-    recipe: dict[str, Any],
+    row: dict[str, float], done: int, steps: int, rate: float, recipe: dict[str, Any]
 ) -> None:
-    left = (steps - done) * seconds / done
-    at_most = (recipe["epochs"] - row["epoch"]) * steps * seconds / done + left
+    left = (steps - done) * recipe["batch_size"] / rate
+    at_most = (recipe["epochs"] - row["epoch"]) * steps * recipe["batch_size"] / rate + left
     log.info(
         "epoch %d of %d, step %d of %d: %.1f images/s, loss %.4f (BCE %.4f, weighted BCE %.5f,"
         " soft-F1 %.4f, focal %.5f), %s left of the epoch, at most %s in all",
-        row["epoch"], recipe["epochs"], done, steps, images / seconds,
+        row["epoch"], recipe["epochs"], done, steps, rate,
         row["loss_total"], row["bce"], row["weighted_bce"], row["soft_f1_loss"],
         row["focal_loss"], duration(left), duration(at_most),
     )  # fmt: skip

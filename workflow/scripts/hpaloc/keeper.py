@@ -1,0 +1,48 @@
+"""When the state of training is stored: in time, when a job is told to stop, and by one process."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from hpaloc.checkpoint import Checkpoint, disk_full_in_words, save_checkpoint
+from hpaloc.lease import Lease
+from hpaloc.preemption import Preempted
+
+
+class Keeper:
+    """Writes to the state in ``folder`` while this process has its lease.
+
+    ``every_s`` seconds of work are lost at most when the process is killed, and the validation
+    that it was in; ``asked_to_stop`` says whether it is to end.
+    """
+
+    def __init__(
+        self, folder: Path, lease: Lease, every_s: float, asked_to_stop: Callable[[], bool]
+    ):
+        self.folder, self.lease = folder, lease
+        self.every_s, self.asked_to_stop = every_s, asked_to_stop
+        self.stored_at = time.monotonic()
+
+    def pause(self, state: Callable[[], Checkpoint]) -> None:
+        """Between two steps: stores ``state()`` where it is time; where the process is asked to
+        stop, stores it and raises Preempted."""
+        if self.lease.lost:
+            self.lease.ensure()
+        asked = self.asked_to_stop()
+        if asked or time.monotonic() - self.stored_at >= self.every_s:
+            self.save(state())
+        if asked:
+            raise Preempted
+
+    def save(self, state: Checkpoint) -> None:
+        with self.writing():
+            save_checkpoint(self.folder, state)
+        self.stored_at = time.monotonic()
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """To be written within; raises InputError where the lease was lost or the disk is full."""
+        self.lease.ensure()
+        with disk_full_in_words(self.folder):
+            yield
