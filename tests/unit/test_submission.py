@@ -72,6 +72,22 @@ def test_other_images_than_those_of_the_sample_are_refused(labels, order, messag
     assert not (labels / "out.csv").exists()
 
 
+def test_images_that_could_not_be_used_get_no_label_and_are_told(labels, caplog):
+    (labels / "sample.csv").write_text("Id,Predicted\nd,0\nc,0\nb,0\na,0\n")
+    quarantine = labels / "quarantine.csv"
+    arguments = [
+        *("--labels", str(labels / "labels.parquet"), "--order", str(labels / "sample.csv")),
+        *("--quarantine", str(quarantine), "--submission", str(labels / "out.csv")),
+    ]
+    quarantine.write_text("image_id,file,channel,reason\nd,d_red.png,red,blank\nx,x.png,red,cut\n")
+    write_submission.main(arguments)
+    assert (labels / "out.csv").read_text() == "Id,Predicted\nd,\nc,7\nb,\na,0 25\n"
+    assert "1 of 4 images could not be used and are given no label: d" in caplog.text
+    quarantine.write_text("image_id,file,channel,reason\n")
+    with pytest.raises(InputError, match="1 of 4 images"):
+        write_submission.main(arguments)
+
+
 def test_a_table_that_has_no_labels_is_refused(labels):
     pd.DataFrame({"image_id": ["a"]}).to_parquet(labels / "labels.parquet")
     with pytest.raises(InputError, match="not a table of called labels"):

@@ -19,13 +19,14 @@ def main(argv: list[str] | None = None) -> None:
     order = parser.add_mutually_exclusive_group(required=True)
     order.add_argument("--order", help="the competition's sample_submission.csv")
     order.add_argument("--files", help="files.json of the test source, which names that table")
+    parser.add_argument("--quarantine", help="images that could not be used (list_quarantine)")
     parser.add_argument("--submission", required=True, help="out: Id,Predicted (CSV)")
     arguments = parser.parse_args(argv)
 
     table = arguments.order
     if table is None:
         table = read_found(arguments.files)["table"]["path"]
-    submission = ordered_submission(arguments.labels, table)
+    submission = ordered_submission(arguments.labels, table, arguments.quarantine)
     write_csv(submission, arguments.submission)
     log.info("%s: %d rows in the order of %s", arguments.submission, len(submission), table)
 

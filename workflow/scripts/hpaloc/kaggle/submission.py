@@ -1,5 +1,6 @@
 """Predictions as the competition takes them: one row for each id, in the order of its table."""
 
+import logging
 from pathlib import Path
 
 import pandas as pd
@@ -8,15 +9,20 @@ from hpaloc.calling import submission_table
 from hpaloc.log import InputError, some_of
 from hpaloc.text_table import read_text_table
 
+log = logging.getLogger("hpaloc")
+
 _COLUMNS = ["Id", "Predicted"]
 
 
-def ordered_submission(labels: str | Path, order: str | Path) -> pd.DataFrame:
+def ordered_submission(
+    labels: str | Path, order: str | Path, quarantine: str | Path | None = None
+) -> pd.DataFrame:
     """Columns Id, Predicted: called labels in the order of sample_submission.csv.
 
     ``labels`` is a table that call_labels made: labels.parquet (columns image_id and labels), or
-    submission.csv (Id,Predicted). Raises InputError, with some of the ids, where the two tables
-    are not of the same images.
+    submission.csv (Id,Predicted). Images of the table ``quarantine`` (column image_id) could not
+    be used: they get no label, with a warning. Raises InputError, with some of the ids, where the
+    tables are not of the same images otherwise.
     """
     called = _called(Path(labels)).set_index("Id")["Predicted"]
     ids = read_text_table(order, _COLUMNS)["Id"]
@@ -24,6 +30,15 @@ def ordered_submission(labels: str | Path, order: str | Path) -> pd.DataFrame:
         doubled = column[column.duplicated()]
         if len(doubled):
             raise InputError(f"{path}: {len(doubled)} ids stand twice: {some_of(doubled)}.")
+    if quarantine is not None:
+        bad = read_text_table(quarantine, ["image_id"])["image_id"]
+        unused = ids[ids.isin(bad) & ~ids.isin(called.index)]
+        if len(unused):
+            log.warning(
+                "%d of %d images could not be used and are given no label: %s (see %s)",
+                len(unused), len(ids), some_of(unused), quarantine,
+            )  # fmt: skip
+        called = pd.concat([called, pd.Series("", index=unused)])
     missing, extra = ids[~ids.isin(called.index)], called.index[~called.index.isin(ids)]
     if len(missing):
         raise InputError(
