@@ -1,10 +1,15 @@
+import cv2
 import pandas as pd
 import pytest
 from audit_case import audit, find_duplicates, hash_source, write_source
-from planted_twins import BEYOND, CHANGES, at_size
+from planted_twins import BEYOND, CHANGES, at_size, with_gain
 
 from hpaloc.audit.leakage import seen
+from hpaloc.classes import CHANNELS
+from hpaloc.convert import convert_shard, index_arrays
+from hpaloc.file_facts import file_columns, image_size, scan_files
 from hpaloc.log import InputError
+from hpaloc.simulate.delivery import encode
 from hpaloc.simulate.render import render
 
 SIDE = 128
@@ -193,6 +198,48 @@ def test_a_tile_has_a_twin_where_its_image_has_one(fields, tmp_path):
     assert tables["images"]["twin_in_training"].tolist() == [True, True, True, False]
     assert tables["images"]["twin"].fillna("").tolist() == ["b", "b", "b", ""]
     assert tables["twins"]["pair"].tolist() == ["test and training"]
+
+
+def converted(folder, files, size):
+    """Arrays of the images of a folder of files, as the workflow makes them, hashed."""
+    ids = sorted({path.stem.rpartition("_")[0] for path in files.iterdir()})
+    names = {image_id: [f"{image_id}_{channel}" for channel in CHANNELS] for image_id in ids}
+    paths = {path.stem: path.name for path in files.iterdir()}
+    facts, bad = scan_files(lambda name: (files / name).read_bytes(), list(paths.values()), 2)
+    assert not bad
+    rows = []
+    for image_id in ids:
+        four = [paths[name] for name in names[image_id]]
+        width, height = image_size(four, facts)
+        about = {"image_id": image_id, "parent": image_id, "source": "s", "labels": [0]}
+        box = {"x": 0, "y": 0, "width": width, "height": height}
+        rows.append(about | box | file_columns(four, facts, {}))
+    raw = pd.DataFrame(rows)
+    folder.mkdir()
+    made = folder / "rows.parquet"
+    convert_shard(raw, files, CHANNELS, 0, 1, size, folder / "shard_000.npy", made, 2)
+    index_arrays(
+        raw, [made], folder / "bad.csv", "stop", folder / "index.parquet", folder / "index.sha256"
+    )
+    return hash_source(folder)
+
+
+@pytest.mark.parametrize("size", [64, 128, 512])
+def test_real_images_are_found_again_as_the_atlas_would_deliver_them(shared, tmp_path, size):
+    files = shared / "data" / "kaggle" / "train_512"
+    (tmp_path / "jpg").mkdir()
+    for path in files.iterdir():
+        image = at_size(cv2.imread(str(path), cv2.IMREAD_UNCHANGED), 432)  # 1728 for 2048 px
+        channel = path.stem.rpartition("_")[2]
+        gain = {"red": 0.5, "green": 2, "blue": 1.5, "yellow": 0.7}[channel]
+        data = encode(with_gain(image, gain), channel, "hpa_v18")
+        (tmp_path / "jpg" / f"again_{path.stem}.jpg").write_bytes(data)
+    train = converted(tmp_path / "train", files, size)
+    find_duplicates(train)
+    tables = audit(train, converted(tmp_path / "test", tmp_path / "jpg", size), tmp_path)
+    images = tables["images"]
+    assert images["twin"].tolist() == images["image_id"].str.removeprefix("again_").tolist()
+    assert len(images) == len(tables["twins"]) == 5
 
 
 def test_twins_that_are_less_alike_are_counted_apart(fields, tmp_path):
