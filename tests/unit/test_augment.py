@@ -1,26 +1,40 @@
 """Schemes of augmentation: what is valid, what each transform does, and how draws are seeded."""
 
+import os
+from pathlib import Path
+
+os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # it asks a server for newer versions
+
+import albumentations as A
 import cv2
 import numpy as np
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hpaloc.augment import (
-    BUILDERS,
-    GREEN,
-    augment,
-    augmented,
-    build,
-    is_negative,
-    stream,
-)
+from hpaloc.augment import GREEN, augment, augmented, build, draw, is_negative, stream
 from hpaloc.geometry import N_DIHEDRAL, dihedral, resized
 from hpaloc.log import InputError
 from hpaloc.scheme import TRANSFORMS, Flag, Interval, check_scheme, kind_of
-from hpaloc.transforms import GRID, PiecewiseAffine, displacement_maps
+from hpaloc.transforms import (
+    DRAWS,
+    GRID,
+    Affine,
+    Filter,
+    Holes,
+    Place,
+    Tables,
+    Turn,
+    Warp,
+    apply_steps,
+    displacement_maps,
+    draw_step,
+)
 
 SIDE = 64
+CONFIG = yaml.safe_load((Path(__file__).parents[2] / "config.yaml").read_text(encoding="utf-8"))
+PAPER = CONFIG["recipes"]["paper"]["augmentation"]
 
 
 def group(*steps, channels="all"):
@@ -64,7 +78,7 @@ def one(step, image, number=0, channels="all"):
 
 
 def test_every_known_transform_can_be_built_and_keeps_shape_and_type(image):
-    assert set(BUILDERS) == set(TRANSFORMS)
+    assert set(DRAWS) == set(TRANSFORMS)
     for name in TRANSFORMS:
         before = image.copy()
         result = one(middle(name), image)
@@ -138,13 +152,18 @@ def test_sharpening_green_alone_is_a_kind_of_its_own():
 # What the transforms do
 
 
+def place(height=SIDE, width=SIDE, channels=(0, 1, 2, 3), seed=0):
+    return Place(np.random.default_rng(seed), height, width, channels)
+
+
 def test_piecewise_affine_displaces_by_its_standard_deviation():
     height, width, scale = 200, 100, 0.05
-    transform = PiecewiseAffine((scale, scale))
-    transform.set_random_seed(0)
-    params = {"shape": (height, width, 4)}
+    where = place(height, width)
     offsets = np.stack(
-        [transform.get_params_dependent_on_data(params, {})["offsets"] for _ in range(4000)]
+        [
+            draw_step("piecewise_affine", {"scale": (scale, scale)}, where).offsets
+            for _ in range(4000)
+        ]
     )
     assert offsets.shape == (4000, 2, GRID, GRID) and offsets.dtype == np.float32
     # The standard error of a deviation from n draws is 1/√(2n) of it: 1.1 % for each point.
@@ -156,10 +175,9 @@ def test_piecewise_affine_displaces_by_its_standard_deviation():
 
 
 def test_piecewise_affine_draws_its_scale_for_each_image():
-    transform = PiecewiseAffine((0.0, 0.1))
-    transform.set_random_seed(0)
+    where = place(100, 100)
     spreads = [
-        transform.get_params_dependent_on_data({"shape": (100, 100, 4)}, {})["offsets"].std()
+        draw_step("piecewise_affine", {"scale": (0.0, 0.1)}, where).offsets.std()
         for _ in range(2000)
     ]
     # The deviation of 32 draws is that of the scale within 12.5 %; the scale is uniform.
@@ -183,10 +201,9 @@ def test_displacements_reach_the_grid_points_and_are_linear_between(image):
 def test_piecewise_affine_moves_the_pixels_by_the_map():
     y, x = np.mgrid[0:128, 0:128].astype(np.uint8)
     ramps = np.stack([x, y, x, y], axis=-1)
-    transform = PiecewiseAffine((0.02, 0.02))
-    transform.set_random_seed(1)
-    warped = transform(image=ramps)["image"].astype(float)
-    map_x, map_y = displacement_maps(transform.params["offsets"], 128, 128)
+    warp = draw_step("piecewise_affine", {"scale": (0.02, 0.02)}, place(128, 128, seed=1))
+    warped = apply_steps([warp], ramps, 128).astype(float)
+    map_x, map_y = displacement_maps(warp.offsets, 128, 128)
     inside = (map_x > 1) & (map_x < 126) & (map_y > 1) & (map_y < 126)
     assert np.abs(warped[..., 0] - map_x)[inside].max() <= 0.6
     assert np.abs(warped[..., 1] - map_y)[inside].max() <= 0.6
@@ -323,36 +340,36 @@ def test_a_draw_depends_on_its_stream_alone(image):
 
 
 def test_no_two_draws_have_equal_parameters():
-    """Seeds, purposes, epochs, views and images all count, and transforms do not share draws."""
+    """Seeds, folds, purposes, epochs, views and images all count; transforms share no draws."""
     pipeline = build(
         scheme(
+            group({"contrast": {"factor": [0.5, 2]}}),
             group({"multiply": {"factor": [0.5, 2], "per_channel": True}}),
+            group({"edge_detect": {"alpha": [0, 1]}}),
             group({"rotate": {"degrees": [-10, 10]}}),
             group({"piecewise_affine": {"scale": [0, 0.1]}}),
         )
     )
-    drawn = []
+    drawn, tables = [], []
     for seed in (1, 2):
-        for purpose in ("train", "validation", "prediction"):
-            for epoch in (1, 2, 11):
-                for view in (0, 1):
-                    for image_id in ("a", "b", "1", "1/1"):
-                        key = stream(seed, purpose, epoch, view, image_id)
-                        augment(pipeline, np.zeros((8, 8, 4), np.uint8), key)
-                        multiply, rotate, warp = pipeline.transforms
-                        drawn.append(
-                            [
-                                *np.ravel(multiply.params["multiplier"]),
-                                rotate.params["matrix"][0, 1],
-                                *warp.params["offsets"].ravel(),
-                            ]
-                        )
+        for fold in (0, 1, 2, 11):
+            for purpose in ("train", "validation", "prediction"):
+                for epoch in (1, 2, 11):
+                    for view in (0, 1):
+                        for image_id in ("a", "b", "1", "1/1"):
+                            key = stream(seed, purpose, epoch, view, image_id, fold)
+                            contrast, multiply, edges, turn, warp = draw(pipeline, (8, 8), key)
+                            tables.append(
+                                [t.sum() for t in (contrast.tables + multiply.tables)[3:]]
+                            )
+                            angle = turn.matrix[0, 1]
+                            drawn.append([edges.kernel[0, 1], angle, *warp.offsets.ravel()])
     drawn = np.array(drawn)
-    for column in drawn.T:
+    for column in drawn.T[1:]:
         assert len(np.unique(column)) == len(drawn)
-    # Transforms seeded alike would draw alike.
-    related = np.corrcoef(drawn.T) - np.eye(drawn.shape[1])
-    assert np.abs(related).max() < 0.45  # 5 standard errors at 144 draws
+    # Transforms seeded alike would draw alike; 5 standard errors at 576 draws.
+    together = np.hstack([tables, drawn])
+    assert np.abs(np.corrcoef(together.T) - np.eye(together.shape[1])).max() < 0.21
 
 
 @given(
@@ -360,14 +377,15 @@ def test_no_two_draws_have_equal_parameters():
     st.integers(0, 9), st.text(max_size=20),
 )  # fmt: skip
 @settings(max_examples=50)
-def test_streams_are_48_bytes_and_reproducible(seed, purpose, epoch, view, image_id):
+def test_streams_are_32_bytes_and_reproducible(seed, purpose, epoch, view, image_id):
     key = stream(seed, purpose, epoch, view, image_id)
-    assert len(key) == 48 and key == stream(seed, purpose, epoch, view, image_id)
+    assert len(key) == 32 and key == stream(seed, purpose, epoch, view, image_id)
     assert key != stream(seed, purpose, epoch, view + 1, image_id)
+    assert key != stream(seed, purpose, epoch, view, image_id, fold=1)
 
 
 def test_a_stream_is_the_same_on_every_machine():
-    assert stream(1, "train", 1, 0, "a").hex()[:16] == "c474b32a548ec670"
+    assert stream(1, "train", 1, 0, "a").hex()[:16] == "dd61a0ee3b5cbc52"
 
 
 def test_negatives_come_at_their_share_and_lose_green_alone(image):
@@ -398,3 +416,153 @@ def test_the_magnification_of_affine_keeps_shapes():
         sides.append(height)
     assert max(sides) > 38
     assert min(sides) < 22
+
+
+# The same as albumentations
+
+
+@pytest.fixture(scope="module")
+def smooth():
+    """Smooth enough that two interpolations of it are close; its corners are not black."""
+    noise = np.random.default_rng(4).integers(0, 256, (128, 128, 4), dtype=np.uint8)
+    blurred = cv2.GaussianBlur(noise, (0, 0), 4).astype(np.float32)
+    return np.clip(128 + 4 * (blurred - 128), 20, 255).astype(np.uint8)
+
+
+def assert_alike(ours, reference, at_most, share=1.0):
+    """All pixels but a ``share`` of (at borders) differ by ``at_most`` grey values."""
+    difference = np.abs(ours.astype(int) - reference)
+    assert np.mean(difference <= at_most) >= share, (difference.max(), difference.mean())
+
+
+def test_affine_steps_are_those_of_albumentations(smooth):
+    step = {"degrees": (17, 17), "scale": (1.3, 1.3), "shear": (8, 8), "shift": (0.1, 0.1)}
+    reference = A.Affine(
+        rotate=(17, 17), scale=(1.3, 1.3), keep_ratio=True, shear={"x": (8, 8), "y": (0, 0)},
+        translate_percent={"x": (0.1, 0.1), "y": (0.1, 0.1)}, p=1,
+    )  # fmt: skip
+    ours = apply_steps([draw_step("affine", step, place(128, 128))], smooth, 128)
+    assert_alike(ours, reference(image=smooth)["image"], 1)
+
+
+@pytest.mark.parametrize("share", [0.08, -0.08])
+def test_padding_and_cropping_are_those_of_albumentations(smooth, share):
+    ours = apply_steps(
+        [draw_step("crop_and_pad", {"share": (share, share)}, place(128, 128))], smooth, 128
+    )
+    reference = A.CropAndPad(percent=(share, share), fill=0, p=1)(image=smooth)["image"]
+    assert_alike(ours[1:-1, 1:-1], reference[1:-1, 1:-1], 2, share=0.97)  # its edge is sharper
+
+
+@pytest.mark.parametrize("per_channel", [True, False])
+def test_values_are_those_of_albumentations(image, per_channel):
+    factor = A.MultiplicativeNoise((1.17, 1.17), per_channel=per_channel, p=1)
+    ours = one({"multiply": {"factor": [1.17, 1.17], "per_channel": per_channel}}, image)
+    assert_alike(ours, factor(image=image)["image"], 1)
+    sharp = A.Sharpen(alpha=(0.2, 0.2), lightness=(1, 1), p=1)
+    assert_alike(one({"sharpen": {"alpha": [0.2, 0.2]}}, image), sharp(image=image)["image"], 1)
+
+
+def test_holes_are_as_many_and_as_large_and_anywhere_as_those_of_albumentations():
+    white = np.full((100, 100, 4), 255, np.uint8)
+    reference = A.CoarseDropout((1, 8), (0.05, 0.05), (0.05, 0.05), fill=0, p=1)
+    reference.set_random_seed(0)
+    where, step = place(100, 100), {"share": (0, 0.02), "hole": 0.05}
+    ours = [apply_steps([draw_step("coarse_dropout", step, where)], white, 100) for _ in range(600)]
+    theirs = [reference(image=white)["image"] for _ in range(600)]
+    ours, theirs = (np.mean(np.array(kind)[..., 0] == 0, axis=0) for kind in (ours, theirs))
+    assert ours.mean() == pytest.approx(theirs.mean(), rel=0.07)
+    # The share of images in which a pixel is black, along the rows: less at the edges.
+    np.testing.assert_allclose(ours.mean(axis=0), theirs.mean(axis=0), atol=0.006)
+    assert np.corrcoef(ours.mean(axis=0)[:6], theirs.mean(axis=0)[:6])[0, 1] > 0.9
+
+
+# Steps that are applied together
+
+
+def apart(steps, image):
+    """One step after the other."""
+    for step in steps:
+        image = apply_steps([step], image, len(image))
+    return image
+
+
+@pytest.mark.parametrize("size", [224, 384, 448])
+def test_the_quick_area_average_is_that_of_opencv(size):
+    noise = np.random.default_rng(1).integers(0, 256, (512, 512, 4), dtype=np.uint8)
+    reference = cv2.resize(noise, (size, size), interpolation=cv2.INTER_AREA)
+    quick = resized(noise, size)
+    assert_alike(quick, reference, 1)
+    assert np.mean(quick != reference) < 0.02  # halves, rounded either way
+    white = np.full((512, 512, 4), 255, np.uint8)
+    assert np.all(resized(white, size) == 255)
+
+
+@pytest.mark.parametrize(
+    "middle_step",
+    [
+        ("rotate", {"degrees": (10, 10)}),
+        ("shear", {"degrees": (-10, -10)}),
+        ("piecewise_affine", {"scale": (0.02, 0.02)}),
+        ("crop_and_pad", {"share": (-0.2, -0.2)}),
+    ],
+)
+def test_one_map_moves_as_one_step_after_the_other(smooth, middle_step):
+    """They differ by interpolation only: what is lost at a frame in between stays lost."""
+    where = place(128, 128, seed=3)
+    steps = [
+        draw_step("crop_and_pad", {"share": (0.0, 0.05)}, where),
+        draw_step(*middle_step, where),
+        draw_step("piecewise_affine", {"scale": (0.05, 0.05)}, where),
+    ]
+    together, one_by_one = apply_steps(steps, smooth, 128), apart(steps, smooth)
+    assert_alike(together, one_by_one, 6, share=0.95)
+    black = np.uint8(one_by_one[..., 0] == 0)
+    # But for the edge of the black, as wide as a pixel that was magnified, or blurred twice.
+    lost, kept = (
+        cv2.erode(part, np.ones((7, 7)), borderType=cv2.BORDER_CONSTANT, borderValue=0) > 0
+        for part in (black, 1 - black)
+    )
+    assert lost.any() and not together[lost].any()
+    assert np.all(together[kept] > 0)
+
+
+def test_tables_applied_together_are_the_same_bytes(image):
+    where = place(channels=(0, 2, 3))
+    steps = [
+        draw_step("contrast", {"factor": (1.2, 1.2)}, place()),
+        draw_step("multiply", {"factor": (0.5, 1.6), "per_channel": True}, where),
+        draw_step("coarse_dropout", {"share": (0.1, 0.1), "hole": 0.1}, where),
+        draw_step("gamma", {"exponent": (1.5, 1.5)}, where),
+        draw_step("sharpen", {"alpha": (0.2, 0.2)}, where),
+        draw_step("contrast", {"factor": (0.9, 0.9)}, place(channels=(1,))),
+    ]
+    assert [type(step) for step in steps] == [Tables, Tables, Holes, Tables, Filter, Tables]
+    assert np.array_equal(apply_steps(steps, image, SIDE), apart(steps, image))
+
+
+@pytest.mark.parametrize("view", range(N_DIHEDRAL))
+def test_a_turn_at_the_end_and_the_resize_commute(image, view):
+    turned_first = resized(apply_steps([Turn(view)], image, SIDE), 28)
+    assert np.array_equal(apply_steps([Turn(view)], image, 28), turned_first)
+
+
+def test_a_turn_in_between_is_made_in_its_place(image):
+    shift = Affine(np.array([[1.0, 0, 5], [0, 1, 0], [0, 0, 1]]))
+    steps = [Turn(5), shift, Turn(2), Warp(np.full((2, GRID, GRID), 3, np.float32))]
+    assert np.array_equal(apply_steps(steps, image, SIDE), apart(steps, image))
+
+
+def test_the_papers_augmentation_has_the_statistics_of_one_step_after_the_other(smooth):
+    pipeline = build(PAPER)
+    made = {"together": [], "apart": []}
+    for number in range(150):
+        steps = draw(pipeline, smooth.shape, stream(1, "train", 1, 0, str(number)))
+        made["together"].append(apply_steps(steps, smooth, 56))
+        made["apart"].append(resized(apart(steps, smooth), 56))
+    together, one_by_one = (np.array(images).astype(float) for images in made.values())
+    assert np.abs(together - one_by_one).mean() < 3
+    for statistic in (np.mean, np.std):
+        ours, theirs = (statistic(images, axis=(0, 1, 2)) for images in (together, one_by_one))
+        np.testing.assert_allclose(ours, theirs, rtol=0.02)
+    assert np.mean(together == 0) == pytest.approx(np.mean(one_by_one == 0), rel=0.05)

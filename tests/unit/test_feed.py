@@ -1,7 +1,12 @@
 """Batches: the same bytes from any number of workers, drawn as the recipe says."""
 
+import gc
+import multiprocessing
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import cv2
@@ -10,6 +15,7 @@ import pandas as pd
 import pytest
 import torch
 
+from hpaloc import augment, feed
 from hpaloc.feed import (
     RARE_CAP,
     draw_weights,
@@ -20,6 +26,8 @@ from hpaloc.feed import (
 )
 from hpaloc.geometry import dihedral, resized
 from hpaloc.log import InputError
+from hpaloc.ring import SLOTS, filled
+from hpaloc.transforms import Tables, Warp, apply_steps
 
 N, SIDE, SIZE = 23, 32, 24
 SCRIPTS = Path(__file__).parents[2] / "workflow" / "scripts"
@@ -70,8 +78,12 @@ ROWS = np.array([0, 3, 4, 7, 8, 9, 11, 12, 15, 20, 22])
 LABELS = np.random.default_rng(2).random((len(ROWS), 28)) < 0.3
 
 
-def epoch_of(arrays, number=1, workers=0, rows=ROWS, labels=LABELS, **changes):
-    return list(training_batches(arrays, rows, labels, recipe(**changes), number, workers))
+def epoch_of(
+    arrays, number=1, workers=0, rows=ROWS, labels=LABELS, fold=1, first_step=0, **changes
+):
+    return list(
+        training_batches(arrays, rows, labels, recipe(**changes), number, workers, fold, first_step)
+    )
 
 
 def views_of(arrays, views, view, purpose="validation", workers=0, **kwargs):
@@ -153,6 +165,58 @@ def test_epochs_differ_in_order_and_in_draws_and_come_again(arrays):
         assert not np.array_equal(image, by_row(second)[row])
     other = by_row(epoch_of(arrays, 1, seed=2))
     assert not any(np.array_equal(image, other[row]) for row, image in by_row(first).items())
+
+
+def test_no_worker_epoch_or_fold_draws_what_another_draws(arrays, monkeypatch):
+    """Looks at the drawn parameters themselves, as the processes that make batches draw them."""
+    record = multiprocessing.get_context("fork").SimpleQueue()
+
+    def recorded(pipeline, shape, key):
+        steps = augment.draw(pipeline, shape, key)
+        (multiply,) = (step for step in steps if isinstance(step, Tables))
+        (warp,) = (step for step in steps if isinstance(step, Warp))
+        record.put((warp.offsets.tobytes(), b"".join(t.tobytes() for t in multiply.tables)))
+        return apply_steps(steps, np.zeros(shape, np.uint8), SIZE)
+
+    monkeypatch.setattr(
+        feed, "augmented", lambda pipeline, image, size, key, *_: (
+            recorded(pipeline, image.shape, key), False
+        ),
+    )  # fmt: skip
+    warp = {"name": "warp", "channels": "all", "apply": {"piecewise_affine": {"scale": [0, 0.1]}}}
+    drawn = []
+    for fold in (0, 1, 2, 11):
+        for epoch in (1, 2, 11):
+            epoch_of(
+                arrays, epoch, 2, fold=fold, augmentation={"negative": 0, "groups": [warp, VALUES]}
+            )
+            drawn += [record.get() for _ in ROWS]
+        views = recipe(augmentation={"negative": 0, "groups": [warp, VALUES]})
+        for view in (0, 1):
+            kind = {"kind": "augmentation", "views": 2}
+            list(view_batches(arrays, ROWS, views, kind, view, "validation", 2, 4, 1, fold))
+            drawn += [record.get() for _ in ROWS]
+    assert len(drawn) == 4 * 5 * len(ROWS)
+    for parameters in zip(*drawn, strict=True):
+        assert len(set(parameters)) == len(drawn)
+
+
+def test_folds_have_orders_and_draws_of_their_own(arrays):
+    one, other = epoch_of(arrays, fold=1), epoch_of(arrays, fold=2)
+    assert [batch.rows.tolist() for batch in one] != [batch.rows.tolist() for batch in other]
+    other = by_row(other)
+    assert not any(np.array_equal(image, other[row]) for row, image in by_row(one).items())
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_epoch_goes_on_at_any_step(arrays, workers):
+    whole = epoch_of(arrays)
+    for first_step in range(len(whole) + 2):
+        rest = epoch_of(arrays, workers=workers, first_step=first_step)
+        assert len(rest) == max(0, len(whole) - first_step)
+        for one, again in zip(whole[first_step:], rest, strict=True):
+            for first, second in zip(one, again, strict=True):
+                assert torch.equal(first, second)
 
 
 def test_equal_images_of_other_ids_are_drawn_apart(arrays):
@@ -253,7 +317,7 @@ def test_a_view_that_does_not_exist_is_a_defect(arrays):
         views_of(arrays, {"kind": "augmentation", "views": 3}, 3)
 
 
-def test_exact_views_need_no_albumentations():
+def test_feeding_needs_no_albumentations():
     program = (
         "import sys; sys.modules['albumentations'] = None\n"
         "import numpy as np, pandas as pd\n"
@@ -266,6 +330,89 @@ def test_exact_views_need_no_albumentations():
         "assert batch.images.shape == (1, 8, 8, 4)\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True, cwd=SCRIPTS)
+
+
+# Buffers
+
+
+def stamp(position, image):
+    image[:] = position
+
+
+PARTS = [range(start, start + 10) for start in range(0, 100, 10)]
+
+
+def test_a_batch_that_is_kept_is_never_overwritten():
+    kept = list(filled(PARTS, (3,), stamp, 2))
+    for part, images in zip(PARTS, kept, strict=True):
+        assert images[:, 0].tolist() == list(part)
+
+
+def test_buffers_are_few_and_used_again():
+    places = {images.data_ptr() for images in filled(PARTS, (3,), stamp, 2)}
+    assert 1 < len(places) <= SLOTS
+
+
+def test_a_part_of_a_batch_keeps_its_buffer():
+    kept = [images[3:5].numpy() for images in filled(PARTS, (3,), stamp, 2)]
+    assert [image[:, 0].tolist() for image in kept] == [list(part[3:5]) for part in PARTS]
+
+
+def test_an_error_of_a_worker_is_raised_where_batches_are_taken():
+    def broken(position, image):
+        if position == 25:
+            raise InputError("shard 3 is gone")
+        stamp(position, image)
+
+    taken = []
+    with pytest.raises(InputError, match="shard 3 is gone"):
+        taken.extend(filled(PARTS, (3,), broken, 2))
+    assert len(taken) == 2
+
+
+def test_a_worker_that_is_killed_does_not_leave_the_others_waiting():
+    def killed(position, image):
+        if position == 25:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    with pytest.raises(RuntimeError, match="exit code -9"):
+        list(filled(PARTS, (3,), killed, 2))
+
+
+def test_workers_end_with_the_batches_or_without_their_being_taken():
+    for taken in (len(PARTS), 2):
+        batches = filled(PARTS, (3,), stamp, 2)
+        for _ in range(taken):
+            next(batches)
+        assert taken == len(PARTS) or multiprocessing.active_children()
+        del batches
+        gc.collect()
+        assert taken == len(PARTS) or not multiprocessing.active_children()
+    assert not multiprocessing.active_children()
+
+
+def test_workers_end_when_the_program_is_killed():
+    program = (
+        "import os, sys\n"
+        "from hpaloc.ring import filled\n"
+        "def write(position, image): image[:] = 1\n"
+        "batches = filled([range(4)] * 50, (3,), write, 2)\n"
+        "next(batches)\n"
+        "children = open(f'/proc/{os.getpid()}/task/{os.getpid()}/children').read()\n"
+        "print(children, flush=True)\n"
+        "os.kill(os.getpid(), 9)\n"
+    )
+    command = [sys.executable, "-c", program]
+    run = subprocess.run(command, cwd=SCRIPTS, stdout=subprocess.PIPE, text=True, check=False)
+    workers = [int(number) for number in run.stdout.split()]
+    assert len(workers) == 2
+    for _ in range(200):
+        alive = [number for number in workers if Path(f"/proc/{number}").exists()]
+        alive = [n for n in alive if "Z" not in Path(f"/proc/{n}/stat").read_text().split()[2]]
+        if not alive:
+            break
+        time.sleep(0.05)
+    assert not alive
 
 
 # Order

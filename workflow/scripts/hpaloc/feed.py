@@ -1,25 +1,26 @@
 """Batches of images for training, validation and prediction, made by worker processes.
 
-A batch is a function of seed, purpose, epoch, view and image ids alone: any number of workers
-gives the same bytes in the same order. Images stay uint8, channels last: whoever takes a batch
-scales it to the network's input where the network is, which sends a quarter of the bytes.
+A batch is a function of seed, fold, purpose, epoch, view and image ids alone: any number of
+workers gives the same bytes in the same order. Images stay uint8, channels last: whoever takes a
+batch scales it to the network's input where the network is, which sends a quarter of the bytes.
+
+An image is read from the mapped shard by its first transform and written into the batch by its
+last. Beside the mapped files, which the system may drop at any time, this takes the memory of
+SLOTS batches (hpaloc.ring), and of some ten images at the array's size per worker.
 """
 
 import hashlib
-import sys
 from collections.abc import Callable, Iterator
-from functools import partial
 from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
 import pandas as pd
 import torch
-from torch.utils.data import DataLoader, Dataset
 
+from hpaloc.augment import augmented, build, is_negative, stream
 from hpaloc.classes import CHANNELS
 from hpaloc.geometry import N_DIHEDRAL, dihedral, resized
-from hpaloc.shards import read_rows
+from hpaloc.ring import Write, filled
 
 # The most that a rare class multiplies the draws of an image (sampling: rare).
 RARE_CAP = 10.0
@@ -46,32 +47,36 @@ def training_batches(
     recipe: dict[str, Any],
     epoch: int,
     workers: int,
+    fold: int = 0,
+    first_step: int = 0,
 ) -> Iterator[Batch]:
-    """One epoch of augmented training images, in an order drawn from (seed, epoch).
+    """One epoch of augmented training images, in an order drawn from (seed, fold, epoch).
 
     ``rows`` (int, n) are positions in the index, ``labels`` is bool n×28. A negative sample has
     neither a green channel nor labels. The last batch may be smaller: the paper's patience of
-    874 steps is two epochs of 437 steps, the last of 61 images.
+    874 steps is two epochs of 437 steps, the last of 61 images. The first ``first_step`` batches
+    are left out without being made; those that follow are the same as in the whole epoch.
 
     Raises InputError where the recipe's augmentation is not valid.
     """
-    # Here and not above: prediction without augmentation works where albumentations is absent.
-    from hpaloc.augment import build
+    scheme, seed, size = recipe["augmentation"], recipe["seed"], recipe["image_size"]
+    order = epoch_order(labels, recipe["sampling"], seed, epoch, fold)
+    rows, labels = np.asarray(rows, np.int64)[order], labels[order]
+    image_ids, repeats = _image_ids(arrays, rows), _repeats(order)
+    read, pipeline = _reader(arrays, rows), build(scheme)
 
-    order = epoch_order(labels, recipe["sampling"], recipe["seed"], epoch)
-    rows = np.asarray(rows, np.int64)[order]
-    make = partial(
-        _training_batch,
-        arrays=arrays,
-        rows=rows,
-        image_ids=_image_ids(arrays, rows),
-        repeats=_repeats(order),
-        labels=labels[order],
-        pipeline=build(recipe["augmentation"]),
-        recipe=recipe,
-        epoch=epoch,
-    )
-    return _made(make, _slices(len(order), recipe["batch_size"]), workers)
+    def key(position: int) -> bytes:
+        return stream(seed, "train", epoch, int(repeats[position]), image_ids[position], fold)
+
+    def write(position: int, out: np.ndarray) -> None:
+        out[:], _ = augmented(pipeline, read(position), size, key(position), scheme["negative"])
+
+    def targets(part: range) -> np.ndarray:
+        negative = [is_negative(scheme["negative"], key(position)) for position in part]
+        return (labels[part] & ~np.array(negative)[:, None]).astype(np.float32)
+
+    parts = _parts(len(order), recipe["batch_size"])[first_step:]
+    return _batches(parts, rows, size, write, workers, targets)
 
 
 def view_batches(
@@ -84,30 +89,31 @@ def view_batches(
     workers: int,
     batch_size: int,
     epoch: int = 0,
+    fold: int = 0,
 ) -> Iterator[Batch]:
     """View ``view`` of all images, in their order, for test-time augmentation.
 
     ``views`` is a block of the recipe's ``tta``. ``augmentation``: a draw of the training
-    augmentation, without negatives, seeded by ``purpose`` ("validation" or "prediction"),
-    ``epoch``, view and image; ``dihedral8``: one of the eight exact views; ``none``: the image.
+    augmentation, without negatives, seeded by ``fold``, ``purpose`` ("validation" or
+    "prediction", whose views are for the networks of all folds: fold 0), ``epoch``, view and
+    image; ``dihedral8``: one of the eight exact views; ``none``: the image.
     """
     if not 0 <= view < n_views(views):
         raise ValueError(f"view {view} of {n_views(views)}")
     rows = np.asarray(rows, np.int64)
-    settings = {"arrays": arrays, "rows": rows, "size": recipe["image_size"]}
+    read, size = _reader(arrays, rows), recipe["image_size"]
     if views["kind"] == "augmentation":
-        from hpaloc.augment import build
+        image_ids, pipeline = _image_ids(arrays, rows), build(recipe["augmentation"])
 
-        make = partial(
-            _augmented_batch,
-            image_ids=_image_ids(arrays, rows),
-            pipeline=build(recipe["augmentation"]),
-            key=(recipe["seed"], purpose, epoch, view),
-            **settings,
-        )
+        def write(position: int, out: np.ndarray) -> None:
+            key = stream(recipe["seed"], purpose, epoch, view, image_ids[position], fold)
+            out[:], _ = augmented(pipeline, read(position), size, key)
     else:
-        make = partial(_exact_batch, view=view, **settings)
-    return _made(make, _slices(len(rows), batch_size), workers)
+
+        def write(position: int, out: np.ndarray) -> None:
+            out[:] = dihedral(resized(read(position), size), view)
+
+    return _batches(_parts(len(rows), batch_size), rows, size, write, workers)
 
 
 def n_views(views: dict[str, Any]) -> int:
@@ -115,13 +121,17 @@ def n_views(views: dict[str, Any]) -> int:
     return {"none": 1, "dihedral8": N_DIHEDRAL}.get(views["kind"]) or views["views"]
 
 
-def epoch_order(labels: np.ndarray, sampling: str, seed: int, epoch: int) -> np.ndarray:
-    """The images of an epoch in their order: n positions in 0..n − 1 (int64), from (seed, epoch).
+def epoch_order(
+    labels: np.ndarray, sampling: str, seed: int, epoch: int, fold: int = 0
+) -> np.ndarray:
+    """The images of an epoch in their order: n positions in 0..n − 1 (int64).
+
+    It is drawn from (seed, fold, epoch).
 
     ``uniform``: a permutation. ``rare``: systematic sampling with the weights of
     ``draw_weights``, so that each image comes as often as it should, rounded down or up.
     """
-    key = hashlib.blake2b(f"{seed}/order/{epoch}".encode(), digest_size=32).digest()
+    key = hashlib.blake2b(f"{seed}/{fold}/order/{epoch}".encode(), digest_size=32).digest()
     rng = np.random.default_rng(int.from_bytes(key, "little"))
     shuffled = rng.permutation(len(labels))
     if sampling == "uniform" or len(labels) == 0:
@@ -163,108 +173,34 @@ def _repeats(order: np.ndarray) -> np.ndarray:
     return repeats
 
 
-def _training_batch(
-    part: slice,
-    arrays: Arrays,
+def _reader(arrays: Arrays, rows: np.ndarray) -> Callable[[int], np.ndarray]:
+    """What gives the image at a position of ``rows``, uint8 S×S×4: the mapped file itself.
+
+    Whatever is done to the image first reads it from there; it is not copied before.
+    """
+    frame, shards = arrays
+    shard, row = (frame[name].to_numpy()[rows] for name in ("shard", "row"))
+    pixels = [np.asarray(pixels) for pixels in shards]
+    return lambda position: pixels[shard[position]][row[position]]
+
+
+def _parts(count: int, size: int) -> list[range]:
+    return [range(start, min(start + size, count)) for start in range(0, count, size)]
+
+
+def _batches(
+    parts: list[range],
     rows: np.ndarray,
-    image_ids: np.ndarray,
-    repeats: np.ndarray,
-    labels: np.ndarray,
-    pipeline: Any,
-    recipe: dict[str, Any],
-    epoch: int,
-) -> Batch:
-    from hpaloc.augment import augmented, stream
-
-    rows, targets = rows[part], labels[part].astype(np.float32)
-    images = _empty(len(rows), recipe["image_size"])
-    draws = zip(read_rows(*arrays, rows), image_ids[part], repeats[part], strict=True)
-    for number, (image, image_id, repeat) in enumerate(draws):
-        key = stream(recipe["seed"], "train", epoch, int(repeat), image_id)
-        images[number], is_negative = augmented(
-            pipeline, image, recipe["image_size"], key, recipe["augmentation"]["negative"]
-        )
-        if is_negative:
-            targets[number] = 0
-    return _batch(images, targets, rows)
-
-
-def _exact_batch(part: slice, arrays: Arrays, rows: np.ndarray, view: int, size: int) -> Batch:
-    rows = rows[part]
-    images = _empty(len(rows), size)
-    for number, image in enumerate(read_rows(*arrays, rows)):
-        images[number] = dihedral(resized(image, size), view)
-    return _batch(images, None, rows)
-
-
-def _augmented_batch(
-    part: slice,
-    arrays: Arrays,
-    rows: np.ndarray,
-    image_ids: np.ndarray,
-    pipeline: Any,
-    key: tuple[int, str, int, int],
     size: int,
-) -> Batch:
-    from hpaloc.augment import augmented, stream
-
-    rows = rows[part]
-    images = _empty(len(rows), size)
-    draws = zip(read_rows(*arrays, rows), image_ids[part], strict=True)
-    for number, (image, image_id) in enumerate(draws):
-        images[number], _ = augmented(pipeline, image, size, stream(*key, image_id))
-    return _batch(images, None, rows)
-
-
-def _empty(count: int, size: int) -> np.ndarray:
-    return np.empty((count, size, size, len(CHANNELS)), np.uint8)
-
-
-def _batch(images: np.ndarray, targets: np.ndarray | None, rows: np.ndarray) -> Batch:
-    return Batch(
-        torch.from_numpy(images),
-        None if targets is None else torch.from_numpy(targets),
-        torch.from_numpy(rows),
-    )
-
-
-def _slices(count: int, size: int) -> list[slice]:
-    return [slice(start, min(start + size, count)) for start in range(0, count, size)]
-
-
-class _MadeBatches(Dataset):
-    """Batch k is ``make(parts[k])``."""
-
-    def __init__(self, make: Callable[[slice], Batch], parts: list[slice]):
-        self.make, self.parts = make, parts
-
-    def __len__(self) -> int:
-        return len(self.parts)
-
-    def __getitem__(self, number: int) -> Batch:
-        return self.make(self.parts[number])
-
-
-def _made(make: Callable[[slice], Batch], parts: list[slice], workers: int) -> Iterator[Batch]:
-    # Workers are forked: they start at once and share the memory maps. Where forking is not safe
-    # (macOS) or unknown (Windows), batches are made in the process itself.
-    workers = min(workers, len(parts)) if sys.platform == "linux" else 0
-    if workers:
-        # Ends OpenCV's threads: a fork would inherit them dead, and wait for them for ever.
-        # The workers are the threads.
-        cv2.setNumThreads(1)
-    return iter(
-        DataLoader(
-            _MadeBatches(make, parts),
-            batch_size=None,
-            collate_fn=_as_it_is,
-            num_workers=workers,
-            multiprocessing_context="fork" if workers else None,
-            # Without one of its own, the loader takes a number from torch's global generator.
-            generator=torch.Generator(),
+    write: Write,
+    workers: int,
+    targets: Callable[[range], np.ndarray] | None = None,
+) -> Iterator[Batch]:
+    images = filled(parts, (size, size, len(CHANNELS)), write, workers)
+    # Not zip: it would hold a batch longer than whoever takes it.
+    for part in parts:
+        yield Batch(
+            next(images),
+            None if targets is None else torch.from_numpy(targets(part)),
+            torch.from_numpy(rows[part]),
         )
-    )
-
-
-def _as_it_is(batch: Batch) -> Batch:
-    return batch

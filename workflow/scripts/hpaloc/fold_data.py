@@ -17,7 +17,8 @@ from hpaloc.shards import open_arrays, positions_of
 @dataclass(frozen=True)
 class FoldData:
     """``rows`` are positions in the index of the arrays, ``labels`` bool n × 28 of the same
-    images; ``workers`` is the number of processes that make batches."""
+    images; ``workers`` is the number of processes that make batches; ``fold`` is the validation
+    fold, which seeds the draws."""
 
     arrays: feed.Arrays
     rows: np.ndarray
@@ -25,15 +26,21 @@ class FoldData:
     validation_rows: np.ndarray
     validation_labels: np.ndarray
     workers: int
+    fold: int
 
     @property
     def validation_ids(self) -> np.ndarray:
         return self.arrays[0]["image_id"].to_numpy()[self.validation_rows]
 
-    def training_batches(self, recipe: dict[str, Any], epoch: int) -> Iterator[feed.Batch]:
-        """One epoch of training, a function of the recipe's seed and the epoch."""
+    def training_batches(
+        self, recipe: dict[str, Any], epoch: int, first_step: int = 0
+    ) -> Iterator[feed.Batch]:
+        """One epoch of training, a function of the recipe's seed, the fold and the epoch.
+
+        The first ``first_step`` batches are left out: an epoch goes on where it was.
+        """
         return feed.training_batches(
-            self.arrays, self.rows, self.labels, recipe, epoch, self.workers
+            self.arrays, self.rows, self.labels, recipe, epoch, self.workers, self.fold, first_step
         )
 
     def validation_batches(
@@ -42,7 +49,7 @@ class FoldData:
         """One view of all validation images, in order."""
         return feed.view_batches(
             self.arrays, self.validation_rows, recipe, recipe["tta"]["validation"], view,
-            "validation", self.workers, recipe["batch_size"], epoch,
+            "validation", self.workers, recipe["batch_size"], epoch, self.fold,
         )  # fmt: skip
 
 
@@ -78,4 +85,5 @@ def fold_data(arrays: str | Path, folds: str | Path, fold: int, workers: int) ->
         positions[is_validation],
         hot[is_validation],
         workers,
+        fold,
     )
