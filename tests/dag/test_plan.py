@@ -31,7 +31,9 @@ def test_one_target_fetches_all_that_the_paper_needs_and_nothing_else(fresh):
 
 
 def test_no_job_but_those_that_fetch_is_given_the_network(fresh):
-    rules = re.split(r"^rule ", (fresh.path / "workflow/rules/fetch.smk").read_text(), flags=re.M)
+    rules = re.split(
+        r"^rule ", (fresh.path / "workflow/rules/fetch.smk").read_text(), flags=re.MULTILINE
+    )
     for rule in rules[1:]:
         uses_network = rule.startswith("fetch_")
         assert ("localrule: True" in rule) >= uses_network, rule
@@ -92,7 +94,9 @@ def test_training_is_planned_without_the_test_source(fresh):
         assert "tiny_test" not in done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("target", ["arrays", "audit", "folds", "train", "predict", "tables", "figures"])
+@pytest.mark.parametrize(
+    "target", ["arrays", "audit", "folds", "train", "predict", "tables", "figures"]
+)
 def test_named_targets(fresh, target):
     assert fresh.planned(target)
 

@@ -2,7 +2,8 @@
 # Makes: results/sources/<source>/arrays_<size>/duplicates.* - images of a source that are the same
 # picture - and <results>/audit/ - what of the test source was seen in training.
 # Steps: hash_images (once a source) → duplicates_train (the training source alone; folds may use
-# it) → audit_leakage (both sources; the evaluation alone uses it).
+# it) → audit_leakage (both sources; the evaluation alone uses it). The time of a comparison grows
+# with the square of the images: the limits below are for about 500,000 on two cores.
 
 AUDIT = f"{RESULTS}/audit"
 

@@ -77,6 +77,7 @@ rule write_submission:
     input:
         labels=f"{RESULTS}/predictions/{{recipe}}/{{source}}/submission.csv",
         files=f"{SOURCES}/{{source}}/raw/files.json",
+        quarantine=lambda wildcards: f"{arrays_folder(wildcards.source)}/quarantine.csv",
     output:
         submission=f"{RESULTS}/predictions/{{recipe}}/{{source}}/kaggle_submission.csv",
     log:
@@ -89,7 +90,9 @@ rule write_submission:
         code=code_digest("write_submission"),
     shell:
         "python $HPALOC/write_submission.py --labels {input.labels} --files {input.files}"
-        " --submission {output.submission} > {log} 2>&1"
+        " --quarantine {input.quarantine} --submission {output.submission} > {log} 2>&1"
+        # Snakemake shows the logs of failed jobs only.
+        " && {{ grep WARNING {log} >&2 || true; }}"
 
 
 rule fetch_hpa_genes:
