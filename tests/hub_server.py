@@ -5,9 +5,11 @@ at any commit; HF_ENDPOINT=http://127.0.0.1:8080 sends the hub's client there.
 """
 
 import argparse
+import functools
 import hashlib
 import json
 import re
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -20,8 +22,10 @@ class HubServer(ThreadingHTTPServer):
     """``files`` are served by ``<owner>/<name>/<file>``, at each of ``commits``.
 
     Each request for a body takes the next of ``faults``: "reset" (closes amid the body),
-    "corrupt" (one byte is another), "busy" (503), "". ``status``, where it is not 200, is
-    answered to everything. ``asked`` has the method, path, range and authorization of requests.
+    "corrupt" (one byte is another), "busy" (503), "trickle" (a byte now and then), "". ``status``,
+    where it is not 200, is answered to everything, ``leads_to`` is where it sends on to in place of
+    its storage, ``silent`` parts of paths are never answered. A body takes ``pace_s`` for each of
+    50 parts. ``asked`` has the method, path, range and authorization of requests.
     """
 
     daemon_threads = True
@@ -32,6 +36,9 @@ class HubServer(ThreadingHTTPServer):
         self.commits = commits
         self.faults: list[str] = []
         self.status = 200
+        self.leads_to: str | None = None
+        self.silent: str | None = None
+        self.pace_s = 0.0
         self.asked: list[tuple[str, str, str | None, str | None]] = []
 
     @property
@@ -44,6 +51,11 @@ class HubServer(ThreadingHTTPServer):
 
     def handle_error(self, *_):  # a client that goes away is no fault of the server
         pass
+
+
+@functools.lru_cache(maxsize=4)
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -62,6 +74,8 @@ class _Handler(BaseHTTPRequestHandler):
             (self.command, self.path, headers["Range"], headers["Authorization"])
         )
         path = urlsplit(self.path).path
+        if self.server.silent and self.server.silent in path:
+            time.sleep(10)
         if self.server.status != 200:
             return self._answer(self.server.status, b"{}", {"X-Error-Message": "no"})
         if path.startswith("/storage/"):
@@ -80,8 +94,8 @@ class _Handler(BaseHTTPRequestHandler):
         about = {
             "X-Repo-Commit": wanted[2],
             "X-Linked-Size": str(len(data)),
-            "X-Linked-Etag": f'"{hashlib.sha256(data).hexdigest()}"',
-            "Location": storage,
+            "X-Linked-Etag": f'"{_sha256(data)}"',
+            "Location": self.server.leads_to or storage,
         }
         return self._answer(302, b"", about)
 
@@ -108,10 +122,12 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
         self.end_headers()
         if fault == "reset":
-            self.wfile.write(body[: len(body) // 2])
+            body = body[: len(body) // 2]
             self.close_connection = True
-        else:
-            self.wfile.write(body)
+        step = 1 if fault == "trickle" else len(body) // (50 if self.server.pace_s else 1) + 1
+        for at in range(0, len(body), step):
+            self.wfile.write(body[at : at + step])
+            time.sleep(0.02 if fault == "trickle" else self.server.pace_s)
         return None
 
     def _answer(self, status, body, headers=None):

@@ -7,6 +7,7 @@ points the client here with ``client_of``. By hand: ``python tests/kaggle_server
 
 import argparse
 import base64
+import functools
 import hashlib
 import json
 import re
@@ -26,9 +27,12 @@ class KaggleServer(ThreadingHTTPServer):
 
     Each request to the storage takes the next of ``faults``: "reset" (closes amid the body),
     "corrupt" (one byte is another), "page" (an HTML page with 200), "busy" (503, Retry-After 0),
-    "silent" (no answer for ``silence_s``), "ignores range", "error on resume" (a 503 page where a
-    range was asked for), "". No body ends before ``may_end`` is set. ``status`` of the API, where it is not 200, is answered to every
-    request. ``asked`` has the method, path, range and authorization of all requests.
+    "silent" (no answer for ``silence_s``), "trickle" (a byte now and then, and "trickled head" the
+    same), "ignores range", "error on resume" (a 503 page where a range was asked for), "". No body
+    ends before ``may_end`` is set. ``status`` of the API, where it is not 200, is answered to every
+    request, and ``leads_to`` is where it sends on to, in place of the storage (``/round`` and
+    ``/on/`` lead on for ever). ``asked`` has the
+    method, path, range and authorization of all requests.
     """
 
     daemon_threads = True
@@ -38,6 +42,9 @@ class KaggleServer(ThreadingHTTPServer):
         self.files = files
         self.faults: list[str] = []
         self.status = 200
+        self.leads_to: str | None = None
+        self.json = True
+        self.retry_after: str | None = None
         self.token: str | None = TOKEN
         self.md5 = True
         self.pace_s = 0.0
@@ -56,6 +63,11 @@ class KaggleServer(ThreadingHTTPServer):
 
     def handle_error(self, *_):  # a client that goes away is no fault of the server
         pass
+
+
+@functools.lru_cache(maxsize=4)
+def _sums(data: bytes) -> tuple[str, str]:
+    return hashlib.sha1(data).hexdigest(), base64.b64encode(hashlib.md5(data).digest()).decode()
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -82,15 +94,19 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             # Another name of this host: a client must keep its token to itself.
             self.send_response(302)
-            self.send_header(
-                "Location",
-                f"http://localhost:{self.server.server_port}/storage/{name}?X-Sig={SIGNATURE}",
-            )
+            storage = f"http://localhost:{self.server.server_port}/storage/{name}"
+            leads_to = self.server.leads_to or f"{storage}?X-Sig={SIGNATURE}"
+            self.send_header("Location", leads_to)
             self.send_header("Content-Length", "0")
             self.end_headers()
 
     def do_GET(self):
         self._note()
+        if self.path == "/round" or self.path.startswith("/on/"):
+            self.send_response(302)
+            self.send_header("Location", self.path if self.path == "/round" else f"{self.path}1")
+            self.send_header("Content-Length", "0")
+            return self.end_headers()
         address = urlsplit(self.path)
         if parse_qs(address.query) != {"X-Sig": [SIGNATURE]}:
             return self._refuse(403, "bad signature")
@@ -101,6 +117,8 @@ class _Handler(BaseHTTPRequestHandler):
             time.sleep(self.server.silence_s)
             self.close_connection = True
             return None
+        if fault in ("trickle", "trickled head"):
+            return self._trickle(data if fault == "trickle" else None)
         if fault == "busy" or (fault == "error on resume" and wanted):
             return self._page(503, b"<html>busy</html>", {"Retry-After": "0"})
         if fault == "page":
@@ -111,9 +129,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Type", "application/octet-stream")
         self.send_header("Content-Length", str(len(body)))
         self.send_header("Accept-Ranges", "bytes")
-        self.send_header("ETag", f'"{hashlib.sha1(data).hexdigest()}"')
+        tag, md5 = _sums(data)
+        self.send_header("ETag", f'"{tag}"')
         if self.server.md5:
-            md5 = base64.b64encode(hashlib.md5(data).digest()).decode()
             self.send_header("x-goog-hash", f"crc32c=AAAAAA==,md5={md5}")
         self.end_headers()
         if fault == "corrupt":
@@ -130,6 +148,19 @@ class _Handler(BaseHTTPRequestHandler):
             time.sleep(self.server.pace_s)
         return None
 
+    def _trickle(self, data):
+        """A byte every 20 ms, of the body or, without one, of the head, until the client is gone."""
+        self.close_connection = True
+        if data is None:
+            data = b"HTTP/1.1 200 OK\r\nX-Long: " + bytes([65]) * 1000
+        else:
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+        for at in range(len(data)):
+            self.wfile.write(data[at : at + 1])
+            time.sleep(0.02)
+
     def _note(self):
         headers = self.headers
         self.server.asked.append(
@@ -138,7 +169,11 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _refuse(self, status, message):
         body = json.dumps({"code": status, "message": message}).encode()
-        self._page(status, body, {"Content-Type": "application/json"})
+        body = body if self.server.json else b"<html>"
+        headers = {"Content-Type": "application/json"}
+        if self.server.retry_after:
+            headers["Retry-After"] = self.server.retry_after
+        self._page(status, body, headers)
 
     def _page(self, status, body, headers=None):
         self.send_response(status)

@@ -1,14 +1,11 @@
 import csv
 import hashlib
 import logging
-import os
+import random
 import re
-import signal
-import subprocess
-import sys
-import threading
+import resource
+import shutil
 import time
-from pathlib import Path
 
 import pytest
 import safetensors.torch
@@ -16,6 +13,7 @@ import timm
 import torch
 from hub_server import SIGNATURE, TOKEN, HubServer
 from kaggle_server import serving
+from zygote import Zygote
 
 import fetch_weights
 from hpaloc import pretrained
@@ -119,40 +117,137 @@ def test_a_fault_of_the_network_is_overcome(hub, weights, tmp_path, fault, monke
         assert len(hub.bodies()) == 2
 
 
-def test_a_killed_download_goes_on_where_it_ended(hub, weights, tmp_path):
-    hub.faults = ["reset"] * 50  # half of what is left, again and again
-    code = "import fetch_weights as f; from hpaloc.pretrained import Pin;"
-    code += "from huggingface_hub import constants; constants.DOWNLOAD_CHUNK_SIZE = 2**20;"
-    code += f"f.read_pin = lambda _: {PIN!r}; f.run_program(f.main)"
-    running = subprocess.Popen(
-        [sys.executable, "-c", code, *arguments(tmp_path)],
-        env=os.environ
-        | {"HF_ENDPOINT": hub.url, "PYTHONPATH": str(Path(fetch_weights.__file__).parent)},
-    )
-    while len(hub.bodies()) < 2:
-        assert running.poll() is None
-        threading.Event().wait(0.02)
-    running.send_signal(signal.SIGKILL)
-    running.wait()
-    partial = next((tmp_path / "downloads").rglob("*.part"))
-    size = partial.stat().st_size
-    assert size > 0
-    hub.faults = []
+def drive(url, argv):
+    """The program, in a process that was forked with its modules."""
+    from huggingface_hub import constants
+
+    constants.ENDPOINT, constants.DOWNLOAD_CHUNK_SIZE = url, 2**20
+    constants.HUGGINGFACE_CO_URL_TEMPLATE = url + "/{repo_id}/resolve/{revision}/{filename}"
+    fetch_weights.read_pin = lambda _: PIN
+    run_program(lambda: fetch_weights.main(argv))
+
+
+@pytest.fixture(scope="module")
+def zygote():
+    with Zygote(
+        "test_fetch_weights", "huggingface_hub.file_download", "huggingface_hub.hf_api"
+    ) as z:
+        yield z
+
+
+def test_kill_9_twenty_times_loses_and_repeats_nothing(hub, weights, tmp_path, zygote):
+    hub.pace_s = 0.005
+    moments, sizes = random.Random(7), [0]
+    for number in range(20):
+        requests = len(hub.bodies())
+        zygote.start(hub.url, arguments(tmp_path))
+        while len(hub.bodies()) == requests:
+            assert zygote.is_running()
+            time.sleep(0.002)
+        assert hub.bodies()[-1] == (f"bytes={sizes[-1]}-" if sizes[-1] else None)
+        (partial,) = (tmp_path / "downloads").rglob("*.part")
+        while number % 3 == 0 and partial.stat().st_size == sizes[-1]:  # some have come on
+            time.sleep(0.002)
+        time.sleep(moments.uniform(0, 0.06))
+        zygote.kill()
+        assert weights.startswith(partial.read_bytes())
+        sizes.append(partial.stat().st_size)
+    assert sizes == sorted(sizes) and len(set(sizes)) > 5
+    assert not (tmp_path / "w.safetensors").exists()
+    hub.pace_s = 0
     asked = len(hub.bodies())
     assert fetch(tmp_path) == weights
-    assert hub.bodies()[asked:] == [f"bytes={size}-"]
+    assert hub.bodies()[asked:] == [f"bytes={sizes[-1]}-"]
 
 
-def test_a_disk_that_fills_keeps_what_came(hub, tmp_path, monkeypatch):
-    from huggingface_hub import file_download
+def test_a_kill_between_the_sum_and_the_file_costs_no_second_download(
+    hub, weights, tmp_path, monkeypatch
+):
+    """Whatever of the last two steps is missing, the next run takes what came."""
+    real, steps = pretrained.os.replace, []
 
-    def full(address, file, **_):
-        file.write(b"some")
-        raise OSError(28, "No space left on device")
+    def killed(*places):
+        steps.append(places)
+        raise KeyboardInterrupt
 
-    monkeypatch.setattr(file_download, "http_get", full)
-    with pytest.raises(InputError, match=r"no room left \(No space left.*is kept"):
+    monkeypatch.setattr(pretrained.os, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
         fetch(tmp_path)
+    monkeypatch.setattr(pretrained.os, "replace", real)
+    assert fetch(tmp_path) == weights
+    assert len(hub.bodies()) == 1
+
+
+def test_of_two_runs_at_once_the_second_waits_and_finds_the_file(
+    hub, weights, tmp_path, zygote, caplog
+):
+    caplog.set_level(logging.INFO)
+    hub.pace_s = 0.01
+    zygote.start(hub.url, arguments(tmp_path))
+    while not hub.bodies():
+        assert zygote.is_running()
+        time.sleep(0.002)
+    assert fetch(tmp_path) == weights
+    assert f"waiting for process {zygote.child} on " in caplog.text
+    assert len(hub.bodies()) == 1
+    zygote.kill()
+
+
+def test_a_disk_that_fills_keeps_what_came(hub, weights, tmp_path):
+    """A limit on the size of files stands for the disk: the same refusal of the same write."""
+    former = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (3 * 2**20, former[1]))
+    try:
+        with pytest.raises(InputError, match=r"no room left \(File too large.* 3\.0 MiB, is kept"):
+            fetch(tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, former)
+    assert fetch(tmp_path) == weights
+    assert hub.bodies() == [None, f"bytes={3 * 2**20}-"]
+
+
+def test_missing_disk_space_is_told_before_anything_is_fetched(hub, tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)._replace(free=2**20)
+    monkeypatch.setattr("hpaloc.transfer.shutil.disk_usage", lambda _: usage)
+    with pytest.raises(InputError, match=r"GiB of disk space are missing"):
+        fetch(tmp_path)
+    assert not hub.bodies()
+
+
+def test_a_trickle_ends_and_the_next_try_goes_on(hub, weights, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(pretrained, "_PIECE_S", 0.3)
+    hub.faults = ["trickle"]
+    assert fetch(tmp_path) == weights
+    assert "too slow" in caplog.text and len(hub.bodies()) == 2
+
+
+@pytest.mark.parametrize("silent", ["/commits/", "/resolve/"])
+def test_a_hub_that_never_answers_is_told(hub, tmp_path, monkeypatch, silent):
+    monkeypatch.setattr(pretrained, "_ANSWER_S", 0.2)
+    hub.silent = silent
+    with pytest.raises(InputError, match=r"\(too slow, 3 tries\).*login node"):
+        fetch(tmp_path)
+
+
+@pytest.mark.parametrize("commit", ["54b09b4/../../../evil", "54b09b4\x1b[2J", "54b09b4"])
+def test_a_commit_is_a_hash_before_it_names_a_folder(hub, tmp_path, commit):
+    hub.commits = [commit]
+    with pytest.raises(InputError, match="0 of 1 commits begin with '54b09b4'"):
+        fetch(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "leads_to", ["ftp://a.example.org/x", "file:///etc/passwd", "http://169.254.169.254/x"]
+)
+def test_the_hub_cannot_send_anywhere(hub, tmp_path, monkeypatch, leads_to):
+    from huggingface_hub import constants
+
+    named = hub.url.replace("127.0.0.1", "localhost")
+    template = named + "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    hub.leads_to = leads_to
+    with pytest.raises(InputError, match=r"an address that is not asked.*pretrained: null"):
+        fetch(tmp_path, "--revision", COMMIT)
 
 
 def test_another_sha256_than_the_pinned_one_is_refused_before_it_is_fetched(hub, tmp_path):

@@ -1,10 +1,13 @@
 """Atlas images: names, what a good file is, shards, what is missing, and the raw index."""
 
+import hashlib
 import json
+import random
 import re
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +18,7 @@ from atlas_server import NOT_FOUND, Answer, AtlasServer, atlas_answers, flat_ima
 from conftest import PROJECT
 from hypothesis import given
 from hypothesis import strategies as st
+from zygote import Zygote
 
 import collect_hpa_images
 import fetch_hpa_images
@@ -28,7 +32,7 @@ from hpaloc.hpa.names import (
     parse_image_id,
 )
 from hpaloc.index import read_index
-from hpaloc.log import InputError
+from hpaloc.log import InputError, run_program
 from hpaloc.web.files import Refused
 
 IDS = ["1_2_A1_1", "1_2_A1_2", "20_fp3_B12_1", "300_4_C3_7_cr580610dc203b9", "5_si6_H11_1"]
@@ -453,6 +457,59 @@ def test_programs_from_selection_to_index(server, tmp_path):
     fetch_images(selection(), 0, 1, settings(), tmp_path / "hpa", network(server))
     collect_hpa_images.main(arguments)
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+
+
+def drive(argv):
+    """The program, in a process that was forked with its modules."""
+    run_program(lambda: fetch_hpa_images.main(argv))
+
+
+def test_kill_9_twenty_times_and_then_every_file_is_right_and_none_came_twice(tmp_path):
+    ids = [f"1_2_A1_{n}" for n in range(60)]
+    selection(ids).to_parquet(tmp_path / "images.parquet")
+    moments, whole = random.Random(7), {}
+    with (
+        AtlasServer(atlas_answers(image=flat_images())) as server,
+        Zygote("test_hpa_images", "pyarrow.parquet") as zygote,
+    ):
+        about = network(server) | {"requests_per_second": 100}
+        argv = [
+            "--images", str(tmp_path / "images.parquet"), "--shard", "0", "--shards", "1",
+            "--settings", json.dumps(settings()), "--network", json.dumps(about),
+            "--downloads", str(tmp_path / "hpa"), "--fetched", str(tmp_path / "fetched.parquet"),
+        ]  # fmt: skip
+        known = server.answers
+        # Slow enough that kills hit the middle of files.
+        server.every = lambda path, _: Answer(body=known(path).body, piece=200, pause_s=0.004)
+        for _ in range(20):
+            before = len(server.asked)
+            zygote.start(argv)
+            while len(server.asked) == before:
+                assert zygote.is_running()
+                time.sleep(0.002)
+            time.sleep(moments.uniform(0, 0.15))
+            zygote.kill()
+            counts = server.counts
+            assert all(counts[path] == count for path, count in whole.items())
+            whole = {
+                f"/images/1/{path.name}": counts[f"/images/1/{path.name}"]
+                for path in (tmp_path / "hpa" / "images" / "1").glob("[!.]*.jpg")
+            }
+            for path in whole:
+                stored = tmp_path / "hpa" / path.removeprefix("/")
+                assert stored.read_bytes() == known(path).body
+        assert 0 < len(whole) < 240 and not (tmp_path / "fetched.parquet").exists()
+        server.every = lambda path, _: None
+        fetch_hpa_images.main(argv)
+        assert all(server.counts[path] == count for path, count in whole.items())
+    table = pd.read_parquet(tmp_path / "fetched.parquet")
+    assert faults(table) == {} and len(table) == 240
+    left = [path.name for path in (tmp_path / "hpa" / "images").rglob("*") if path.is_file()]
+    assert len(left) == 240
+    for row in table.itertuples():
+        body = (tmp_path / "hpa" / "images" / row.path).read_bytes()
+        assert body == known(f"/images/{row.path}").body
+        assert hashlib.sha256(body).hexdigest() == row.sha256
 
 
 def test_of_two_runs_at_once_the_second_waits_and_fetches_nothing_twice(tmp_path):

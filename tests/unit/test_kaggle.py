@@ -5,6 +5,7 @@ import logging
 import os
 import random
 import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -13,11 +14,13 @@ import threading
 import time
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
 from kaggle_server import SIGNATURE, TOKEN, KaggleServer, client_of, serving
+from zygote import Zygote
 
 import convert_shard
 import fetch_kaggle
@@ -26,9 +29,10 @@ from hpaloc.classes import CHANNELS
 from hpaloc.index import read_index
 from hpaloc.kaggle import download as kaggle_download
 from hpaloc.log import InputError, run_program
+from hpaloc.transfer import size_of_file
 
 COMPETITION = "human-protein-atlas-image-classification"
-NETWORK = {"connections": 8, "attempts": 3, "timeout_s": 2}
+NETWORK = {"connections": 8, "attempts": 3, "timeout_s": 2, "private_addresses": True}
 IDS = ["aa-1", "bb-2", "cc-3"]
 
 
@@ -69,7 +73,7 @@ def kaggle(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("KAGGLE_CONFIG_DIR", str(tmp_path / "home"))
     monkeypatch.setenv("KAGGLE_API_TOKEN", TOKEN)
-    monkeypatch.setattr(kaggle_download.time, "sleep", lambda _: None)
+    monkeypatch.setattr(kaggle_download, "backoff", lambda *_: 0.0)
     padding = {"readme.bin": random.Random(0).randbytes(6_000_000)}
     server = KaggleServer({"train.zip": zipped(images() | padding), "train.csv": TRAIN_CSV})
     monkeypatch.setitem(kaggle_env._env_to_endpoint, kaggle_env.KaggleEnv.PROD, server.url)
@@ -291,10 +295,23 @@ def test_an_archive_within_the_archive_is_refused_with_the_command_to_unpack_it(
         fetch(tmp_path, folder=tmp_path)
 
 
-@pytest.mark.parametrize("fault", ["reset", "busy", "silent", "page", "corrupt"])
-def test_a_fault_of_the_network_is_overcome(kaggle, tmp_path, fault):
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        ("reset", "the connection failed"),
+        ("busy", "answered 503"),
+        ("silent", "no answer within"),
+        ("trickle", "too slow"),
+        ("trickled head", "too slow"),
+        ("page", "a web page"),
+        ("corrupt", "MD5 sum"),
+    ],
+)
+def test_a_fault_of_the_network_is_overcome(kaggle, tmp_path, fault, words, caplog):
     kaggle.faults = [fault]
-    fetch(tmp_path, NETWORK | {"timeout_s": 0.3})
+    fetch(tmp_path, NETWORK | {"timeout_s": 0.2})
+    assert words in caplog.text
+    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
     assert fetched(tmp_path, "train.zip").read_bytes() == kaggle.files["train.zip"]
 
 
@@ -402,17 +419,59 @@ def test_missing_disk_space_is_told_before_anything_is_written(kaggle, tmp_path,
     assert not fetched(tmp_path, "partial/train.zip").exists()
 
 
-def test_a_disk_that_fills_keeps_what_came(kaggle, tmp_path, monkeypatch):
-    import kagglehub.clients
+def test_a_disk_that_fills_keeps_what_came(kaggle, tmp_path):
+    """A limit on the size of files stands for the disk: the same refusal of the same write."""
+    former = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (3 * 2**20, former[1]))
+    try:
+        with pytest.raises(InputError, match=r"no room left \(File too large.* 3\.0 MiB, is kept"):
+            fetch(tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, former)
+    fetch(tmp_path)
+    assert kaggle.storage_requests()[2:3] == [f"bytes={3 * 2**20}-"]
 
-    def full(response, out_file, *_):
-        Path(out_file).write_bytes(response.raw.read(1000))
-        raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(kagglehub.clients, "download_file", full)
-    with pytest.raises(InputError, match=r"no room left \(No space left.*is kept"):
+@pytest.mark.parametrize(
+    ("leads_to", "words"),
+    [
+        ("ftp://a.example.org/x", "from http to ftp"),
+        ("file:///etc/passwd", "from http to file"),
+        ("http://169.254.169.254/latest/meta-data", "private network"),
+        ("http://[::ffff:127.0.0.1]/x", "private network"),
+    ],
+)
+def test_kaggle_cannot_send_anywhere(kaggle, tmp_path, leads_to, words):
+    kaggle.leads_to = leads_to
+    with pytest.raises(InputError, match=f"is not followed: redirected .*{words}"):
+        fetch(tmp_path, NETWORK | {"private_addresses": False})
+    assert len(kaggle.asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("path", "words"), [("/round", "redirected in a loop"), ("/on/1", "redirected again and again")]
+)
+def test_redirects_without_an_end_are_told(kaggle, tmp_path, path, words):
+    kaggle.leads_to = path
+    with pytest.raises(InputError, match=words):
         fetch(tmp_path)
-    monkeypatch.undo()
+    assert len(kaggle.asked) < 10
+
+
+def test_a_page_that_is_called_json_is_asked_for_again(kaggle, tmp_path):
+    kaggle.status, kaggle.json = 502, False
+    with pytest.raises(InputError, match=r"an answer that nobody can read \(3 tries\)"):
+        fetch(tmp_path)
+
+
+def test_a_pause_that_kaggle_asks_for_is_kept_up_to_a_limit(kaggle, tmp_path, monkeypatch):
+    pauses = []
+    monkeypatch.setattr(kaggle_download, "time", SimpleNamespace(sleep=pauses.append))
+    kaggle.status = 429
+    for kaggle.retry_after in ("7", "99999999"):
+        with pytest.raises(InputError, match="429"):
+            fetch(tmp_path)
+    assert pauses == [7, 7, 20, 20]
 
 
 SECRETS = (TOKEN, SIGNATURE, "X-Sig", "secret")
@@ -519,29 +578,47 @@ def program(kaggle, tmp_path):
     )
 
 
-def test_kill_9_and_another_run_lose_and_repeat_nothing(kaggle, tmp_path):
-    kaggle.pace_s = 0.03
+def drive(url, secret, argv):
+    """The program, in a process that was forked with its modules."""
+    from kagglesdk import kaggle_env
+
+    os.environ |= {"KAGGLE_API_TOKEN": secret}
+    kaggle_env._env_to_endpoint[kaggle_env.KaggleEnv.PROD] = url
+    run_program(lambda: fetch_kaggle.main(argv))
+
+
+def test_kill_9_twenty_times_loses_and_repeats_nothing(kaggle, tmp_path):
+    whole = zipped(images() | {"readme.bin": random.Random(1).randbytes(48_000_000)})
+    kaggle.files["train.zip"] = whole
+    kaggle.pace_s = 0.01
     kaggle.may_end.clear()
     partial = fetched(tmp_path, "partial/train.zip")
-    kept = []
-    for _ in range(3):
-        running = program(kaggle, tmp_path)
-        # Started anew it first compares; what it then adds is what the next one finds.
-        before = partial.stat().st_size if partial.exists() else 0
-        while not partial.exists() or partial.stat().st_size <= before:
-            assert running.poll() is None, running.stderr.read()
-            threading.Event().wait(0.01)
-        running.send_signal(signal.SIGKILL)
-        running.communicate()
-        kept.append(partial.stat().st_size)
-        assert not fetched(tmp_path, "train.zip").exists()
-    assert kept[0] < kept[1] < kept[2]
+    argv = arguments(tmp_path, settings(), NETWORK | {"timeout_s": 30})
+    moments, sizes = random.Random(7), [0]
+    with Zygote("test_kaggle", "kagglehub.clients", "kagglesdk.kaggle_client") as zygote:
+        for number in range(20):
+            # The first request is the one that tells what the file is, a second goes on from there.
+            requests = len(kaggle.storage_requests()) + (2 if sizes[-1] else 1)
+            zygote.start(kaggle.url, TOKEN, argv)
+            while len(kaggle.storage_requests()) < requests:
+                assert zygote.is_running()
+                time.sleep(0.002)
+            begin = f"bytes={sizes[-1]}-" if sizes[-1] else None
+            assert kaggle.storage_requests()[-1] == begin
+            while number % 3 == 0 and size_of_file(partial) == sizes[-1]:  # some have come on
+                time.sleep(0.002)
+            time.sleep(moments.uniform(0, 0.06))
+            zygote.kill()
+            begun = partial.read_bytes() if partial.exists() else b""
+            assert whole.startswith(begun)
+            assert not fetched(tmp_path, "train.zip").exists()
+            sizes.append(len(begun))
+    assert sizes == sorted(sizes) and len(set(sizes)) > 5
     kaggle.pace_s = 0
     kaggle.may_end.set()
-    last = program(kaggle, tmp_path)
-    assert last.wait(30) == 0, last.stderr.read()
-    assert kaggle.storage_requests()[-2] == f"bytes={kept[2]}-"
-    assert fetched(tmp_path, "train.zip").read_bytes() == kaggle.files["train.zip"]
+    fetch(tmp_path)
+    assert kaggle.storage_requests()[-2] == f"bytes={sizes[-1]}-"
+    assert fetched(tmp_path, "train.zip").read_bytes() == whole
 
 
 def test_of_two_runs_at_once_the_second_waits_and_finds_the_file(kaggle, tmp_path):

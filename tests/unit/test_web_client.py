@@ -2,7 +2,6 @@
 
 import asyncio
 import gzip
-import multiprocessing
 import os
 import random
 import re
@@ -13,11 +12,13 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from atlas_server import NOT_FOUND, Answer, AtlasServer
 from conftest import PROJECT
+from zygote import Zygote
 
 from hpaloc.log import InputError
 from hpaloc.web import client, policy
@@ -467,27 +468,25 @@ def test_kill_at_any_moment_twenty_times_and_then_all_is_right(tmp_path):
     """What was whole at a kill is never asked for again; what was not is, and comes whole."""
     count = 160
     names = [f"{number:04d}" for number in range(count)]
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["test_web_client"])
 
     def pieces(path, number):
         # Bodies in slow pieces: kills hit the middle of files.
         return Answer(body=body_of(path), piece=1000, pause_s=0.002)
 
-    with AtlasServer(body_of) as server:
+    with ExitStack() as stack:
+        server = stack.enter_context(AtlasServer(body_of))
         server.every = pieces
         arguments = [server.url(), str(tmp_path), count, {"requests_per_second": 100}]
         moments = random.Random(7)
         whole, asked_then, mid_file = set(), {}, 0
+        zygote = stack.enter_context(Zygote("test_web_client"))
         for _ in range(20):
-            process = context.Process(target=drive, args=(arguments,))
             before = len(server.asked)
-            process.start()
-            wait_for(lambda: len(server.asked) > before or not process.is_alive())  # noqa: B023
+            zygote.start(arguments)
+            wait_for(lambda: len(server.asked) > before or not zygote.is_running())  # noqa: B023
             time.sleep(moments.uniform(0, 0.08))
             mid_file += server.busy > 0
-            process.kill()
-            process.join()
+            zygote.kill()
             there = {path.name for path in tmp_path.iterdir() if path.name.isdigit()}
             for name in there:
                 assert (tmp_path / name).read_bytes() == body_of(f"/a/{name}")

@@ -8,7 +8,8 @@ from yarl import URL
 
 from hpaloc.log import InputError
 from hpaloc.web.files import Refused
-from hpaloc.web.policy import CheckedResolver, checked_url, is_public, next_url, proxy_of, shown
+from hpaloc.web.numbers import is_public
+from hpaloc.web.policy import CheckedResolver, checked_url, next_url, proxy_of, shown
 
 PRIVATE = [
     "127.0.0.1", "10.1.2.3", "172.16.0.1", "192.168.1.1", "169.254.169.254", "100.64.0.1",

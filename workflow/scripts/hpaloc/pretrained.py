@@ -5,7 +5,8 @@ hash is looked up in the repository's history). Another row pins another network
 
 The hub's client gives the address, size and sha256 of a file, and gets it; where its partial file
 lies is decided here, for since version 2 ``hf_hub_download`` throws away what a killed process
-has fetched.
+has fetched. The hub may send on to another host, by https and to no private number (unless it is
+one itself); where that host sends on to, its client follows: what comes is compared in any case.
 """
 
 import contextlib
@@ -23,8 +24,18 @@ from urllib.parse import urlsplit
 from hpaloc.files import sha256_of_file, write_text, written_whole
 from hpaloc.log import InputError
 from hpaloc.network import build_network, load_pretrained
-from hpaloc.transfer import cause_of, check_room, full_disk, growth_logged, in_gib, size_of_file
+from hpaloc.transfer import (
+    Stalled,
+    cause_of,
+    check_room,
+    ended_when_still,
+    full_disk,
+    growth_logged,
+    in_gib,
+    size_of_file,
+)
 from hpaloc.web.lock import waited_for
+from hpaloc.web.numbers import is_number, is_public
 
 PINS = Path(__file__).resolve().parents[3] / "resources" / "weights.csv"
 
@@ -38,6 +49,10 @@ _log = logging.getLogger("hpaloc")
 
 # A host that cannot be reached is told within 20 seconds.
 _TIMEOUT_S = 5
+# An answer that is no file has to be there after that many seconds, however it comes; and of a
+# file the client writes 10 MiB at a time: one such piece after that many.
+_ANSWER_S = 20
+_PIECE_S = 600
 _TRIES = 3
 _PAUSE_S = 1.0
 _LOGGERS = ("huggingface_hub", "httpx", "httpx2", "httpcore", "httpcore2", "urllib3")
@@ -118,7 +133,7 @@ def _fetch(pin: Pin, downloads: Path) -> Path:
         path = folder / pin.file
         for second in (False, True):
             try:
-                sha256 = _retried(pin, lambda: _transfer(pin, revision, path))
+                _retried(pin, lambda: _transfer(pin, revision, path))
                 break
             except _Broken as fault:
                 if second:
@@ -127,20 +142,21 @@ def _fetch(pin: Pin, downloads: Path) -> Path:
                         f" {fault}. {CHOICES}"
                     ) from None
                 _log.warning("%s: %s; removed, and fetched once more", pin.hub_id, fault)
-    write_text(f"{sha256}\n", folder / f"{pin.file}.sha256")
     _log.info("%s of %s at %s: %s", pin.file, pin.hub_id, revision, in_gib(size_of_file(path)))
     return path
 
 
-def _transfer(pin: Pin, revision: str, path: Path) -> str:
-    """Gets the file, from where an earlier try ended, to ``path``; returns its sha256."""
+def _transfer(pin: Pin, revision: str, path: Path) -> None:
+    """Gets the file, from where an earlier try ended, to ``path``, with its sha256 beside it."""
     from huggingface_hub import get_hf_file_metadata, hf_hub_url
     from huggingface_hub.errors import HfHubHTTPError
     from huggingface_hub.file_download import http_get
     from huggingface_hub.utils import build_hf_headers
 
     address = hf_hub_url(pin.hub_id, pin.file, revision=revision)
-    about = get_hf_file_metadata(address, timeout=_TIMEOUT_S)
+    with ended_when_still(lambda: 0, _ANSWER_S):
+        about = get_hf_file_metadata(address, timeout=_TIMEOUT_S)
+    _check_location(pin, address, about.location)
     stated = (about.etag or "").lower()
     if pin.sha256 and re.fullmatch(r"[0-9a-f]{64}", stated) and stated != pin.sha256:
         raise InputError(
@@ -155,7 +171,11 @@ def _transfer(pin: Pin, revision: str, path: Path) -> str:
         check_room(partial, about.size)
     # Storage elsewhere is addressed by signed addresses; the token is for the hub alone.
     same_host = urlsplit(about.location).netloc == urlsplit(address).netloc
-    with open(partial, "ab") as file, growth_logged(partial, about.size):
+    with (
+        open(partial, "ab") as file,
+        growth_logged(partial, about.size),
+        ended_when_still(lambda: size_of_file(partial), _PIECE_S),
+    ):
         begun_at = file.tell()
         try:
             http_get(
@@ -165,7 +185,7 @@ def _transfer(pin: Pin, revision: str, path: Path) -> str:
                 headers=build_hf_headers() if same_host else {},
                 expected_size=about.size,
             )
-        except HfHubHTTPError:
+        except (HfHubHTTPError, Stalled):
             raise
         except Exception as error:  # noqa: BLE001 - as in _in_words
             if full := full_disk(error, partial):
@@ -176,8 +196,21 @@ def _transfer(pin: Pin, revision: str, path: Path) -> str:
     if sha256 != expected or about.size not in (None, size_of_file(partial)):
         partial.unlink()
         raise _Broken(f"its sha256 is {sha256}, not {expected}")
+    # First its sum: a file without one would be fetched again.
+    write_text(f"{sha256}\n", path.with_name(f"{path.name}.sha256"))
     os.replace(partial, path)
-    return sha256
+
+
+def _check_location(pin: Pin, address: str, location: str) -> None:
+    """Raises InputError where the hub sends on to another scheme or into a private network."""
+    hub, storage = urlsplit(address), urlsplit(location)
+    host = storage.hostname or ""
+    is_inside = is_number(host) and not is_public(host)
+    if storage.scheme not in (hub.scheme, "https") or (is_inside and not is_number(hub.hostname)):
+        raise InputError(
+            f"{pin.hub_id}: the hub sends on to an address that is not asked (another scheme, or a"
+            f" number of a private network). {CHOICES}"
+        )
 
 
 def _full_revision(pin: Pin) -> str:
@@ -186,8 +219,11 @@ def _full_revision(pin: Pin) -> str:
         return pin.revision
     from huggingface_hub import HfApi
 
-    commits = [commit.commit_id for commit in HfApi().list_repo_commits(pin.hub_id)]
-    matching = [commit for commit in commits if commit.startswith(pin.revision)]
+    with ended_when_still(lambda: 0, _ANSWER_S):
+        commits = [commit.commit_id for commit in HfApi().list_repo_commits(pin.hub_id)]
+    # It becomes the name of a folder.
+    matching = [commit for commit in commits if re.fullmatch(r"[0-9a-f]{40}", commit)]
+    matching = [commit for commit in matching if commit.startswith(pin.revision)]
     if len(matching) != 1 or len(pin.revision) < 7:
         raise InputError(
             f"{pin.hub_id}: {len(matching)} of {len(commits)} commits begin with"
@@ -223,6 +259,8 @@ def _in_words(pin: Pin) -> Iterator[None]:
         yield
     except (InputError, _Broken, _Unreachable):
         raise
+    except Stalled:
+        raise _Unreachable("too slow") from None
     except OfflineModeIsEnabled:
         raise InputError(
             f"the weights of {pin.network} are not here, and HF_HUB_OFFLINE forbids to fetch them."

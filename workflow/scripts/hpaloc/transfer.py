@@ -1,10 +1,12 @@
-"""What every long download needs beside its client: room on the disk, lines on how far it is."""
+"""What every long download needs beside its client: room on the disk, lines on how far it is, and
+an end where nothing comes any more."""
 
 import errno
 import logging
 import shutil
+import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -74,6 +76,38 @@ def growth_logged(partial: Path, whole: int | None, every_s: float = 10) -> Iter
     finally:
         ended.set()
         reporter.join()
+
+
+class Stalled(Exception):
+    """What was to grow has not grown for too long."""
+
+
+@contextmanager
+def ended_when_still(size: Callable[[], int], patience_s: float) -> Iterator[None]:
+    """Raises Stalled in the block once ``size()`` was the same for ``patience_s`` seconds.
+
+    The clients of others wait for single bytes without an end, and sleep for as long as a server
+    asks. A signal (SIGALRM) ends whatever the block is at, but for the look-up of a name, which
+    has limits of its own; signals come in the main thread only, so elsewhere nothing is done.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    last = size()
+
+    def look(*_: object) -> None:
+        nonlocal last
+        before, last = last, size()
+        if last == before:
+            raise Stalled
+
+    former = signal.signal(signal.SIGALRM, look)
+    signal.setitimer(signal.ITIMER_REAL, patience_s, patience_s)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, former)
 
 
 def cause_of(error: BaseException) -> str:

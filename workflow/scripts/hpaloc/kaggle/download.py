@@ -6,6 +6,10 @@ resumes too but compares nothing but the length. What kagglehub leaves open is d
 with growing pauses, a partial file of something that has changed since, a whole file that was
 never compared, requests that are never answered, disk space, progress for a log.
 
+Redirects are followed by the client, here too only to the schemes and addresses that the web client
+(``hpaloc.web.policy``) would follow them to; what names resolve to is not looked at, and a resumed
+request goes to the address that the first one ended at.
+
 Nothing that an exception of the client says is ever shown: it may hold the token, or an address
 whose query is as good as one.
 """
@@ -17,7 +21,6 @@ import io
 import json
 import logging
 import os
-import random
 import re
 import time
 import traceback
@@ -25,22 +28,31 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from yarl import URL
+
 from hpaloc.archive import Archive, BadMember
 from hpaloc.files import write_json, written_whole
 from hpaloc.log import InputError, duration
 from hpaloc.transfer import (
+    Stalled,
     cause_of,
     check_room,
+    ended_when_still,
     full_disk,
     growth_logged,
     in_gib,
     size_of_file,
 )
+from hpaloc.web.files import Refused
+from hpaloc.web.pace import backoff, retry_after
+from hpaloc.web.policy import MOST_REDIRECTS, next_url
 
 _log = logging.getLogger("hpaloc")
 
-_LONGEST_PAUSE_S = 60
-_LONGEST_RETRY_AFTER_S = 600
+# The client writes a MiB at a time: one has to come within this many times timeout_s. And what
+# lies there is read again before it goes on, at this speed at least.
+_PATIENCE = 5
+_LEAST_READ_BYTES_PER_S = 20e6
 _TEMPORARY_STATUS = (408, 425, 429, 500, 502, 503, 504)
 
 
@@ -65,8 +77,8 @@ def download(competition: str, name: str | None, path: Path, network: dict[str, 
 
     ``path`` appears whole and checked or not at all; what has come of it lies in ``partial/``
     beside it, and the next call goes on from there. ``network`` gives ``attempts`` (tries in a
-    row that bring nothing new) and ``timeout_s`` (of an answer, and between two bytes). Raises
-    NotServed where Kaggle has no such file, and InputError with what to do for everything else.
+    row that bring nothing new), ``timeout_s`` (of an answer, and between two bytes; a MiB has to
+    come in five times that) and ``private_addresses``. Raises NotServed where Kaggle has no such file, and InputError with what to do for everything else.
     """
     what = name or f"the archive of {competition}"
     partial = path.parent / "partial" / path.name
@@ -75,18 +87,19 @@ def download(competition: str, name: str | None, path: Path, network: dict[str, 
     while True:
         before = size_of_file(partial)
         try:
-            _attempt(competition, name, partial, network["timeout_s"])
+            _attempt(competition, name, partial, network)
         except _Interrupted as fault:
             failures = 1 if size_of_file(partial) > before else failures + 1
             if failures >= network["attempts"]:
                 raise InputError(
                     f"{what} cannot be fetched from Kaggle: {fault} ({failures} tries). What has"
-                    f" come, {in_gib(size_of_file(partial))}, is kept: run again to go on from there, or"
-                    f" {_by_hand(competition, path.name)}"
+                    f" come, {in_gib(size_of_file(partial))}, is kept: run again to go on from"
+                    f" there, or {_by_hand(competition, path.name)}"
                 ) from None
             pause = fault.pause_s
             if pause is None:
-                pause = min(2**failures, _LONGEST_PAUSE_S) * random.uniform(0.5, 1)
+                pause = backoff(failures, network["timeout_s"])
+            pause = min(pause, 10 * network["timeout_s"])
             _log.warning("%s: %s; again in %s", what, fault, duration(pause))
             time.sleep(pause)
         except _Corrupt as fault:
@@ -105,14 +118,20 @@ def download(competition: str, name: str | None, path: Path, network: dict[str, 
             return
 
 
-def _attempt(competition: str, name: str | None, partial: Path, timeout_s: float) -> None:
+def _attempt(competition: str, name: str | None, partial: Path, network: dict[str, Any]) -> None:
     """One request and what follows of it; afterwards ``partial`` is the whole, verified file."""
     with _quiet():
         from kagglehub.clients import download_file
         from kagglehub.exceptions import DataCorruptionError
         from kagglehub.handle import CompetitionHandle
 
-        with _in_words(competition, partial, timeout_s), _client(timeout_s) as client:
+        patience = _PATIENCE * network["timeout_s"]
+        patience += size_of_file(partial) / _LEAST_READ_BYTES_PER_S
+        with (
+            _in_words(competition, partial, network["timeout_s"]),
+            ended_when_still(lambda: size_of_file(partial), patience),
+            _client(network) as client,
+        ):
             response = _request(client, competition, name)
             with contextlib.closing(response):
                 identity = _identity(response)
@@ -134,15 +153,15 @@ def _attempt(competition: str, name: str | None, partial: Path, timeout_s: float
 
 
 @contextlib.contextmanager
-def _client(timeout_s: float) -> Iterator[Any]:
-    """kagglehub's client of Kaggle, signed in, whose requests end after ``timeout_s``."""
+def _client(network: dict[str, Any]) -> Iterator[Any]:
+    """kagglehub's client of Kaggle, signed in, which neither waits for ever nor goes anywhere."""
     from kagglehub.clients import build_kaggle_client
     from kagglehub.config import get_kaggle_credentials
     from requests.adapters import HTTPAdapter
 
     class Patience(HTTPAdapter):
         def send(self, request: Any, timeout: Any = None, **options: Any) -> Any:
-            return super().send(request, timeout=timeout or timeout_s, **options)
+            return super().send(request, timeout=timeout or network["timeout_s"], **options)
 
     if get_kaggle_credentials() is None:
         raise InputError(_SIGN_IN.format(first="Kaggle hands its data out to signed-in users only"))
@@ -151,6 +170,17 @@ def _client(timeout_s: float) -> Iterator[Any]:
         session = client.http_client()._session
         session.mount("https://", Patience())
         session.mount("http://", Patience())
+        session.max_redirects = MOST_REDIRECTS
+        redirected_to = session.get_redirect_target
+
+        def checked(response: Any) -> str | None:
+            location = redirected_to(response)
+            if location is not None:
+                asked = URL(response.url)
+                next_url(asked, location, [asked], network["private_addresses"])
+            return location
+
+        session.get_redirect_target = checked
         yield client
 
 
@@ -185,6 +215,13 @@ def _in_words(competition: str, partial: Path, timeout_s: float) -> Iterator[Non
         if error.response is None:
             raise _Interrupted("an answer without a status") from None
         _raise_for_status(error.response, competition)
+    except Stalled:
+        raise _Interrupted("too slow") from None
+    except (Refused, requests.TooManyRedirects) as refusal:
+        what = refusal if isinstance(refusal, Refused) else "redirected again and again"
+        raise InputError(f"Kaggle's answer is not followed: {what}.") from None
+    except requests.exceptions.InvalidJSONError:
+        raise _Interrupted("an answer that nobody can read") from None
     except requests.Timeout:
         raise _Interrupted(f"no answer within {duration(timeout_s)}") from None
     except (
@@ -214,16 +251,12 @@ def _raise_for_status(response: Any, competition: str) -> None:
     if status == 404:
         raise NotServed
     if status in _TEMPORARY_STATUS:
-        raise _Interrupted(f"Kaggle answered {status}", _retry_after(response))
+        pause_s = retry_after(response.headers.get("Retry-After"))
+        raise _Interrupted(f"Kaggle answered {status}", pause_s)
     raise InputError(
         f"Kaggle answered {status}, which no further try will change. Is the competition's name"
         f" {competition!r} right, and does {page} open in a browser?"
     )
-
-
-def _retry_after(response: Any) -> float | None:
-    text = response.headers.get("Retry-After", "")
-    return min(float(text), _LONGEST_RETRY_AFTER_S) if re.fullmatch(r"\d{1,9}", text) else None
 
 
 _SIGN_IN = (

@@ -6,7 +6,6 @@ every address, and those of names when the connection is made.
 """
 
 import asyncio
-import ipaddress
 import socket
 import threading
 from urllib.request import getproxies, proxy_bypass
@@ -16,27 +15,11 @@ from yarl import URL
 
 from hpaloc.log import InputError
 from hpaloc.web.files import Refused
+from hpaloc.web.numbers import is_number, is_public
 
 MOST_REDIRECTS = 5
 
-_NAT64 = ipaddress.ip_network("64:ff9b::/96")
-# What is assigned of IPv6, and the part of it that stands for IPv4 addresses behind a relay.
-_GLOBAL_V6 = ipaddress.ip_network("2000::/3")
-_6TO4 = ipaddress.ip_network("2002::/16")
-
 _LONGEST_SHOWN = 200
-
-
-def is_public(address: str) -> bool:
-    """Whether an IP address (as text) belongs to the public internet."""
-    ip = ipaddress.ip_address(address.partition("%")[0])
-    if ip.version == 6 and ip.ipv4_mapped:
-        ip = ip.ipv4_mapped
-    elif ip.version == 6 and ip in _NAT64:
-        ip = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
-    elif ip.version == 6 and (ip not in _GLOBAL_V6 or ip in _6TO4):
-        return False
-    return ip.is_global and not ip.is_multicast
 
 
 def shown(url: URL) -> str:
@@ -71,7 +54,7 @@ def checked_url(text: str, private: bool) -> URL:
         raise Refused(f"{text[:100]!r} is no address") from None
     if url.scheme not in ("http", "https") or not url.host or not port:
         raise Refused(f"{url.scheme or 'no'} is no scheme to fetch by (http and https are)")
-    if not private and _is_number(url.host) and not is_public(url.host):
+    if not private and is_number(url.host) and not is_public(url.host):
         raise Refused(_private(url.host, url.host))
     return url
 
@@ -104,7 +87,7 @@ def proxy_of(url: URL) -> str | None:
     A proxy resolves names by itself: what they resolve to is then its own affair. Raises
     InputError, without its text, which may hold a key, for a proxy that is none of HTTP.
     """
-    if _is_number(url.host) or proxy_bypass(url.host):
+    if is_number(url.host) or proxy_bypass(url.host):
         return None
     proxy = getproxies().get(url.scheme)
     if not proxy:
@@ -193,14 +176,6 @@ async def _look_up(host: str, port: int, family: socket.AddressFamily) -> list[t
 
     threading.Thread(target=look_up, daemon=True).start()
     return await answer
-
-
-def _is_number(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host.partition("%")[0])
-    except ValueError:
-        return False
-    return True
 
 
 def _private(host: str, address: str) -> str:
