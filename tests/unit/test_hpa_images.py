@@ -465,7 +465,7 @@ def drive(argv):
 
 
 def test_kill_9_twenty_times_and_then_every_file_is_right_and_none_came_twice(tmp_path):
-    ids = [f"1_2_A1_{n}" for n in range(60)]
+    ids = [f"1_2_A1_{n}" for n in range(50)]
     selection(ids).to_parquet(tmp_path / "images.parquet")
     moments, whole = random.Random(7), {}
     with (
@@ -487,7 +487,7 @@ def test_kill_9_twenty_times_and_then_every_file_is_right_and_none_came_twice(tm
             while len(server.asked) == before:
                 assert zygote.is_running()
                 time.sleep(0.002)
-            time.sleep(moments.uniform(0, 0.15))
+            time.sleep(moments.uniform(0, 0.08))
             zygote.kill()
             counts = server.counts
             assert all(counts[path] == count for path, count in whole.items())
@@ -498,14 +498,15 @@ def test_kill_9_twenty_times_and_then_every_file_is_right_and_none_came_twice(tm
             for path in whole:
                 stored = tmp_path / "hpa" / path.removeprefix("/")
                 assert stored.read_bytes() == known(path).body
-        assert 0 < len(whole) < 240 and not (tmp_path / "fetched.parquet").exists()
+        assert 0 < len(whole) < 200 and not (tmp_path / "fetched.parquet").exists()
         server.every = lambda path, _: None
+        argv[argv.index("--network") + 1] = json.dumps(network(server))
         fetch_hpa_images.main(argv)
         assert all(server.counts[path] == count for path, count in whole.items())
     table = pd.read_parquet(tmp_path / "fetched.parquet")
-    assert faults(table) == {} and len(table) == 240
+    assert faults(table) == {} and len(table) == 200
     left = [path.name for path in (tmp_path / "hpa" / "images").rglob("*") if path.is_file()]
-    assert len(left) == 240
+    assert len(left) == 200
     for row in table.itertuples():
         body = (tmp_path / "hpa" / "images" / row.path).read_bytes()
         assert body == known(f"/images/{row.path}").body

@@ -6,9 +6,9 @@ resumes too but compares nothing but the length. What kagglehub leaves open is d
 with growing pauses, a partial file of something that has changed since, a whole file that was
 never compared, requests that are never answered, disk space, progress for a log.
 
-Redirects are followed by the client, here too only to the schemes and addresses that the web client
-(``hpaloc.web.policy``) would follow them to; what names resolve to is not looked at, and a resumed
-request goes to the address that the first one ended at.
+The client follows redirects by itself, but only to the schemes and numbers that
+``hpaloc.web.policy`` allows; what names resolve to is not looked at, and a resumed request, which
+goes to where the first one ended, is not watched.
 
 Nothing that an exception of the client says is ever shown: it may hold the token, or an address
 whose query is as good as one.
@@ -78,7 +78,8 @@ def download(competition: str, name: str | None, path: Path, network: dict[str, 
     ``path`` appears whole and checked or not at all; what has come of it lies in ``partial/``
     beside it, and the next call goes on from there. ``network`` gives ``attempts`` (tries in a
     row that bring nothing new), ``timeout_s`` (of an answer, and between two bytes; a MiB has to
-    come in five times that) and ``private_addresses``. Raises NotServed where Kaggle has no such file, and InputError with what to do for everything else.
+    come in five times that) and ``private_addresses``. Raises NotServed where Kaggle has no such
+    file, and InputError with what to do for everything else.
     """
     what = name or f"the archive of {competition}"
     partial = path.parent / "partial" / path.name
