@@ -1,10 +1,13 @@
+import itertools
 import json
 import logging
+import os
+import shlex
 import shutil
 import signal
+import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -16,13 +19,16 @@ from training_case import FILES, make_case, recipe, train_arguments
 
 import list_states
 import train_fold
-from hpaloc import schedule
+from hpaloc import schedule, training
 from hpaloc.checkpoint import checkpoints, load_checkpoint, validation_file
 from hpaloc.compute import choose_compute
-from hpaloc.fold_data import fold_data
+from hpaloc.fold_data import FoldData, fold_data
+from hpaloc.gradient import backward_that_fits
 from hpaloc.history import EPOCH_COLUMNS
 from hpaloc.log import InputError
 from hpaloc.metrics import f1_per_class, macro_f1
+from hpaloc.network import Network
+from hpaloc.preemption import TRY_AGAIN
 from hpaloc.thresholds import call_labels
 
 EPOCHS = 4
@@ -45,28 +51,179 @@ def trained(case) -> Path:
     return out
 
 
-def test_killed_in_an_epoch_training_goes_on_to_the_same_bytes(case, trained, caplog) -> None:
-    out = case / "killed"
+def at_step(monkeypatch, step: int, happens) -> None:
+    """Something happens in the middle of the ``step``-th step that is made."""
+    made = itertools.count(1)
+
+    def backward(*arguments):
+        if next(made) == step:
+            happens()
+        return backward_that_fits(*arguments)
+
+    monkeypatch.setattr(training, "backward_that_fits", backward)
+
+
+def terminate() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+PROGRAM = f"""
+import os, sys
+sys.path[:0] = {sys.path!r}
+import pytest, train_fold
+from hpaloc.log import run_program
+from test_training import at_step
+step, number, to = sys.argv.pop(1).split(":")
+at_step(pytest.MonkeyPatch(), int(step), lambda: os.kill(int(to or os.getpid()), int(number)))
+run_program(train_fold.main)
+"""
+
+
+def program(arguments: list[str], step: int, number: int, to: str = "") -> list[str]:
+    """A command that trains and sends a signal in the middle of a step: to itself, or to all
+    processes of its group (``0``)."""
+    return [sys.executable, "-c", PROGRAM, f"{step}:{int(number)}:{to}", *arguments]
+
+
+@pytest.mark.parametrize("step", [2, 6])  # in an epoch, and at the end of one
+def test_told_to_stop_training_goes_on_from_that_step_to_the_same_bytes(
+    case, trained, caplog, monkeypatch, step
+) -> None:
+    caplog.set_level(logging.INFO)
+    out = case / f"told{step}"
     arguments = train_arguments(case, recipe(epochs=EPOCHS), out, out / "state")
-    process = subprocess.Popen(
-        [sys.executable, train_fold.__file__, *arguments], stderr=subprocess.PIPE
-    )
-    while epochs_done(out / "state") < 2 and process.poll() is None:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    _, said = process.communicate()
-    assert process.returncode == -signal.SIGKILL, said.decode()
-    assert not (out / "weights.safetensors").exists()
-    with caplog.at_level(logging.INFO):
+    with monkeypatch.context() as patched, pytest.raises(SystemExit) as ended:
+        at_step(patched, step, terminate)
         train_fold.main(arguments)
-    assert "going on after epoch" in caplog.text
+    assert ended.value.code == TRY_AGAIN and "told to stop" in caplog.text
+    assert not (out / "weights.safetensors").exists()
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    train_fold.main(arguments)
+    assert f"going on after epoch {(step - 1) // 3} (step {step})" in caplog.text
     assert contents(out) == contents(trained)
 
 
-def epochs_done(state: Path) -> int:
-    """As the names of the checkpoints tell."""
-    stored = [path for folder in state.glob("train_fold/*") for path in checkpoints(folder)]
-    return max((int(path.stem.split("_")[1]) for path in stored), default=0)
+def test_told_to_stop_while_it_validates_it_trains_no_step_again(
+    case, trained, caplog, monkeypatch
+) -> None:
+    out = case / "told_validating"
+    arguments = train_arguments(case, recipe(epochs=EPOCHS), out, out / "state")
+
+    def batches(data, recipe, epoch, view):
+        if (epoch, view) == (2, 1):
+            terminate()
+        yield from validation_batches(data, recipe, epoch, view)
+
+    validation_batches = FoldData.validation_batches
+    with monkeypatch.context() as patched, pytest.raises(SystemExit):
+        patched.setattr(FoldData, "validation_batches", batches)
+        train_fold.main(arguments)
+    caplog.set_level(logging.INFO)
+    train_fold.main(arguments)
+    assert "going on after epoch 1 (step 6)" in caplog.text
+    assert contents(out) == contents(trained)
+
+
+def test_killed_at_once_training_loses_no_more_than_the_minutes(case, trained, caplog) -> None:
+    out = case / "killed"
+    arguments = train_arguments(case, recipe(epochs=EPOCHS), out, out / "state")
+    minutes = ["--checkpoint-minutes", "1e-9"]  # after every step
+    command = program([*arguments, *minutes], step=8, number=signal.SIGKILL)
+    killed = subprocess.run(command, capture_output=True, check=False)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+    assert not (out / "weights.safetensors").exists()
+    with caplog.at_level(logging.INFO):
+        train_fold.main(arguments)
+    assert "taken over" in caplog.text and "going on after epoch 2 (step 7)" in caplog.text
+    assert contents(out) == contents(trained)
+
+
+def test_a_signal_to_the_whole_job_reaches_the_program_and_spares_its_workers(
+    case, trained, caplog
+) -> None:
+    # As Snakemake starts it and SLURM stops it: through a shell, to all processes at once.
+    out = case / "whole_job"
+    arguments = train_arguments(case, recipe(epochs=EPOCHS), out, out / "state")
+    arguments[arguments.index("--workers") + 1] = "2"
+    out.mkdir()
+    command = shlex.join(program(arguments, 5, signal.SIGTERM, to="0"))
+    shell = ["bash", "-c", f"set -euo pipefail;  exec {command} > {out}/log 2>&1"]
+    job = subprocess.run(shell, start_new_session=True, check=False)
+    assert job.returncode == TRY_AGAIN, (out / "log").read_text()
+    caplog.set_level(logging.INFO)
+    train_fold.main(arguments)
+    assert "going on after epoch 1 (step 5)" in caplog.text
+    assert contents(out) == contents(trained)
+
+
+def test_a_damaged_checkpoint_costs_what_was_done_since_the_one_before(
+    case, trained, caplog, monkeypatch
+) -> None:
+    out = case / "damaged_checkpoint"
+    arguments = train_arguments(case, recipe(epochs=EPOCHS), out, out / "state")
+    with monkeypatch.context() as patched, pytest.raises(SystemExit):
+        at_step(patched, 8, terminate)
+        train_fold.main(arguments)
+    newest = checkpoints(next((out / "state").glob("train_fold/*")))[0]
+    newest.write_bytes(newest.read_bytes()[:-1])
+    caplog.set_level(logging.INFO)
+    train_fold.main(arguments)
+    assert f"{newest} is damaged" in caplog.text
+    assert "going on after epoch 2 (step 6)" in caplog.text
+    assert contents(out) == contents(trained)
+
+
+def test_a_second_process_takes_over_from_a_silent_one_which_then_writes_nothing(
+    case, trained, caplog
+) -> None:
+    caplog.set_level(logging.INFO)
+    out = case / "silent"
+    arguments = train_arguments(case, recipe(epochs=EPOCHS), out, out / "state")
+    arguments += ["--lease-seconds", "1"]
+    minutes = ["--checkpoint-minutes", "1e-9"]
+    command = program([*arguments, *minutes], step=5, number=signal.SIGSTOP)
+    silent = subprocess.Popen(command, stderr=subprocess.PIPE)
+    os.waitpid(silent.pid, os.WUNTRACED)
+    train_fold.main(arguments)
+    assert f"waiting for process {silent.pid} on {socket.gethostname()}" in caplog.text
+    assert "going on after epoch 1 (step 4)" in caplog.text
+    assert contents(out) == contents(trained)
+
+    def times() -> dict[Path, int]:
+        return {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()}
+
+    before = times()
+    silent.send_signal(signal.SIGCONT)
+    _, said = silent.communicate()
+    assert silent.returncode == 1 and "lost its lease: it was removed" in said.decode()
+    assert times() == before
+
+
+def test_a_gpu_too_small_for_a_batch_trains_in_parts_and_says_so_once(
+    case, trained, caplog, monkeypatch
+) -> None:
+    forward = Network.forward
+
+    def short(network, images):
+        if network.training and len(images) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return forward(network, images)
+
+    monkeypatch.setattr(Network, "forward", short)
+    outs = case / "parts", case / "parts_resumed"
+    for out in outs:
+        arguments = train_arguments(case, recipe(epochs=2), out, out / "state")
+        if out is outs[1]:
+            with monkeypatch.context() as patched, pytest.raises(SystemExit):
+                at_step(patched, 2, terminate)
+                train_fold.main(arguments)
+        caplog.clear()
+        train_fold.main(arguments)
+        assert caplog.text.count("parts of at most 2") == 1
+    (words,) = json.loads((outs[0] / "model.json").read_text())["warnings"]
+    assert "did not hold the 4 images of step 1" in words
+    assert "warnings" not in json.loads((trained / "model.json").read_text())
+    assert contents(outs[0]) == contents(outs[1])
 
 
 def test_deleted_outputs_are_restored_from_a_finished_state(case, trained, caplog) -> None:

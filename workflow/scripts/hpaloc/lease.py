@@ -82,6 +82,7 @@ class Lease:
         while not self._created():
             found = self._found()
             if found is None:  # given back just now
+                time.sleep(self.age_s / 600)
                 continue
             if why := self._why_over(found):
                 log.warning("%s: taken over from %s, %s", self.folder, found.holder, why)

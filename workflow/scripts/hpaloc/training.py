@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -170,7 +169,7 @@ def train_epoch(
     images_done, started = 0, time.monotonic()
     last_log = started
     network.train()
-    for batch in islice(data.training_batches(recipe, epoch), done, None):
+    for batch in data.training_batches(recipe, epoch, first_step=done):
         step = state.step + 1
         images = to_device(batch.images, compute)
         targets = to_device(batch.targets, compute)

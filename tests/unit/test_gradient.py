@@ -1,0 +1,125 @@
+"""The gradient of a batch that goes through the network in parts."""
+
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+
+from hpaloc.compute import Compute
+from hpaloc.gradient import backward, backward_that_fits
+from hpaloc.training import step_losses
+
+CPU = Compute(torch.device("cpu"), torch.float32)
+SCALER = torch.amp.GradScaler("cpu", enabled=False)
+LOSS = {"weighted_bce": 1.0, "scale_up": 50, "focal_alpha": 0.25, "focal_gamma": 5}
+IMAGES = torch.rand(11, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+TARGETS = (torch.rand(11, 28, generator=torch.Generator().manual_seed(2)) < 0.15).float()
+
+
+def losses(over: str = "classes"):
+    return partial(
+        step_losses,
+        targets=TARGETS,
+        class_weights=torch.linspace(0.1, 3, 28),
+        loss=LOSS | {"soft_f1": over},
+        phase="soft_f1",
+    )
+
+
+def seed(part: int) -> int:
+    return 100 + part
+
+
+class Small(nn.Module):
+    """Two convolutions with batch norm; ``holds``: how many images its second half has room for."""
+
+    def __init__(self, dropout: float = 0.0, holds: int = 1000):
+        super().__init__()
+        torch.manual_seed(0)
+        self.first = nn.Sequential(nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.ReLU())
+        self.second = nn.Sequential(nn.Conv2d(6, 8, 3), nn.BatchNorm2d(8), nn.Flatten())
+        self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(8 * 16, 28))
+        self.holds, self.tried = holds, []
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        self.tried.append(len(images))
+        middle = self.first(images)  # batch norm has counted them by now
+        if len(images) > self.holds:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return self.head(self.second(middle))
+
+
+def gradients(network: nn.Module) -> list[torch.Tensor]:
+    return [parameter.grad for parameter in network.parameters()]
+
+
+def assert_same(left: list[torch.Tensor], right: list[torch.Tensor], **tolerance) -> None:
+    assert len(left) == len(right)
+    for one, other in zip(left, right, strict=True):
+        torch.testing.assert_close(one, other, **tolerance)
+
+
+@pytest.mark.parametrize("over", ["classes", "samples"])
+@pytest.mark.parametrize("part_size", [6, 4, 1])
+def test_parts_give_the_gradient_of_the_whole_batch(over, part_size) -> None:
+    whole, parts = Small().eval(), Small().eval()  # batch norm that knows no batch
+    logits, scores = backward(whole, IMAGES, losses(over), seed, SCALER, CPU, 11)
+    split_logits, split_scores = backward(parts, IMAGES, losses(over), seed, SCALER, CPU, part_size)
+    assert max(parts.tried) <= part_size
+    assert_same(gradients(parts), gradients(whole))
+    assert_same([split_logits, *split_scores.values()], [logits, *scores.values()])
+
+
+def test_the_mean_of_the_parts_gradients_is_another_one() -> None:
+    # Else the test above could not fail: the soft-F1 over classes is no mean over images.
+    whole, mean = Small().eval(), Small().eval()
+    backward(whole, IMAGES[:10], lambda logits: of(logits, slice(0, 10)), seed, SCALER, CPU, 10)
+    for part in (slice(0, 5), slice(5, 10)):
+        of(mean(IMAGES[part]), part)["loss_total"].div(2).backward()
+    with pytest.raises(AssertionError):
+        assert_same(gradients(mean), gradients(whole))
+
+
+def of(logits: torch.Tensor, part: slice) -> dict[str, torch.Tensor]:
+    return losses().func(logits, **losses().keywords | {"targets": TARGETS[part]})
+
+
+def test_dropout_and_batch_norm_of_a_part_are_the_same_in_both_passes() -> None:
+    # The reference holds all parts at once: each normalised by itself, with its own dropout.
+    reference, network = Small(dropout=0.5).train(), Small(dropout=0.5).train()
+    logits = []
+    for number, part in enumerate(IMAGES.tensor_split(3)):
+        torch.manual_seed(seed(number))
+        logits.append(reference(part))
+    losses()(torch.cat(logits))["loss_total"].backward()
+
+    split_logits, _ = backward(network, IMAGES, losses(), seed, SCALER, CPU, 4)
+    assert_same([split_logits], [torch.cat(logits).detach()])
+    assert_same(gradients(network), gradients(reference))
+    # The running averages have seen every part once.
+    assert_same(list(network.buffers()), list(reference.buffers()), rtol=0, atol=0)
+
+
+def test_a_scaled_loss_has_a_scaled_gradient() -> None:
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    scaled, plain = Small().eval(), Small().eval()
+    backward(scaled, IMAGES, losses(), seed, scaler, CPU, 4)
+    backward(plain, IMAGES, losses(), seed, SCALER, CPU, 4)
+    assert_same([gradient / 1024 for gradient in gradients(scaled)], gradients(plain))
+
+
+def test_where_memory_is_short_the_batch_is_halved_until_it_fits() -> None:
+    network, never_short = Small(dropout=0.5, holds=3).train(), Small(dropout=0.5).train()
+    _, _, fitting = backward_that_fits(network, IMAGES, losses(), seed, SCALER, CPU, 64)
+    assert fitting == 3
+    assert network.tried[:3] == [11, 6, 3]
+    # What failed left no trace, neither in gradients nor in running averages.
+    backward(never_short, IMAGES, losses(), seed, SCALER, CPU, 3)
+    assert_same(gradients(network), gradients(never_short), rtol=0, atol=0)
+    assert_same(list(network.buffers()), list(never_short.buffers()), rtol=0, atol=0)
+
+
+def test_where_one_image_does_not_fit_memory_is_out() -> None:
+    with pytest.raises(torch.OutOfMemoryError):
+        backward_that_fits(Small(holds=0).eval(), IMAGES, losses(), seed, SCALER, CPU, 64)
