@@ -88,6 +88,8 @@ def set_key(config: dict, key: str, value: object) -> None:
             "other -> other is a circle",
         ),
         ("fetch/addresses/images", ["ftp://a/{n}"], "fetch.addresses.images"),
+        # The address stands on command lines, where everybody sees it.
+        ("fetch/addresses/genes", ["https://me:secret@a/genes"], "fetch.addresses.genes"),
         ("fetch/addresses/images", ["http://a/{n}.jpg"], "'http://a/{n}.jpg' lacks {antibody}"),
         ("fetch/addresses/entries", ["http://a/{ensembl}"], "holds {ensembl}. Allowed: gene"),
         ("fetch/addresses/entries", ["http://a/{gene"], "has braces that do not close"),

@@ -1,5 +1,6 @@
 """Logging of every program: one format, errors in words, progress with rates and time left."""
 
+import errno
 import logging
 import sys
 import time
@@ -13,8 +14,8 @@ class InputError(Exception):
 def run_program(main: Callable[[], None]) -> None:
     """Runs a script's ``main`` with logging to standard error.
 
-    An InputError ends the program with its message and status 1; any other
-    exception is a defect and keeps its traceback.
+    An InputError ends the program with its message and status 1, a full disk likewise, Ctrl-C with
+    status 130; any other exception is a defect and keeps its traceback.
     """
     logging.basicConfig(
         stream=sys.stderr,
@@ -29,7 +30,16 @@ def run_program(main: Callable[[], None]) -> None:
     except InputError as error:
         logging.getLogger("hpaloc").error("%s", error)
         sys.exit(1)
-    except Exception:
+    except KeyboardInterrupt:
+        logging.getLogger("hpaloc").warning("stopped; run again to go on")
+        sys.exit(130)
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            logging.getLogger("hpaloc").error(
+                "%s: %s. Make room there and run again: what is whole is kept.",
+                error.filename or "a file of this job", error.strerror,
+            )  # fmt: skip
+            sys.exit(1)
         logging.getLogger("hpaloc").exception("a defect of this program; please report it")
         sys.exit(70)
 

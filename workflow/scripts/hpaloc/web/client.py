@@ -127,7 +127,7 @@ class _Run:
     ):  # fmt: skip
         self._missing, self._check, self._network = missing, check, network
         self._exchange = Exchange(network, max_bytes, gzipped)
-        self._progress = Progress("fetched", len(missing), unit)
+        self._progress = Progress("asked for", len(missing), unit)
         self._results: dict[Path, Fetched] = {}
         self._bytes = 0
 

@@ -1,0 +1,38 @@
+"""How programs end: in words for what a user can mend, with a traceback for defects only."""
+
+import errno
+
+import pytest
+
+from hpaloc.log import InputError, run_program
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "said"),
+    [
+        (InputError("t.csv, line 3: no id."), 1, "t.csv, line 3: no id."),
+        (
+            OSError(errno.ENOSPC, "No space left on device", "out.parquet"),
+            1,
+            "out.parquet: No space",
+        ),
+        (KeyboardInterrupt(), 130, "run again to go on"),
+    ],
+)
+def test_what_a_user_can_mend_ends_in_words(capsys, error, status, said):
+    def main():
+        raise error
+
+    with pytest.raises(SystemExit) as end:
+        run_program(main)
+    assert end.value.code == status
+    told = capsys.readouterr().err
+    assert said in told
+    assert "Traceback" not in told
+
+
+def test_a_defect_keeps_its_traceback(capsys):
+    with pytest.raises(SystemExit) as end:
+        run_program(lambda: 1 / 0)
+    assert end.value.code == 70
+    assert "ZeroDivisionError" in capsys.readouterr().err
