@@ -1,46 +1,109 @@
-"""A run that is killed at any moment goes on, and ends with the same bytes."""
+"""A run that is killed or told to stop at any moment goes on, and ends with the same bytes."""
 
+import json
 import os
 import signal
 import subprocess
 import time
 
 TRAINED = "results/tiny/models/tiny/fold1"
+WEIGHTS = f"{TRAINED}/weights.safetensors"
 
 
-def test_a_killed_run_goes_on_from_the_last_epoch_to_the_same_bytes(fresh):
-    # More epochs, so that there is time to kill between two of them.
-    fresh.configure({"recipes": {"tiny": {"epochs": 6}}})
-    target = f"{TRAINED}/weights.safetensors"
-    log = fresh.path / "results/tiny/logs/train_fold/tiny/fold1.log"
-    process = subprocess.Popen(
-        fresh.command(target, "--cores", "2"),
-        cwd=fresh.path,
-        env=fresh.environment(),
+def start(workspace, *arguments: str) -> subprocess.Popen:
+    return subprocess.Popen(
+        workspace.command(WEIGHTS, "--cores", "2", *arguments),
+        cwd=workspace.path,
+        env=workspace.environment(),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
+
+
+def wait_for(what, run: subprocess.Popen):
+    """What ``what()`` gives as soon as it is something; the run has to last as long."""
     deadline = time.monotonic() + 300
-    while not (log.exists() and "epoch 2 of 6" in log.read_text()):
-        assert process.poll() is None, "the run ended before it could be killed"
-        assert time.monotonic() < deadline, "no second epoch within five minutes"
-        time.sleep(0.05)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    assert not (fresh.path / target).exists()
+    while not (found := what()):
+        assert run.poll() is None, "the run ended too early"
+        assert time.monotonic() < deadline, "nothing within five minutes"
+        time.sleep(0.02)
+    return found
 
+
+def newest_checkpoint(workspace) -> str:
+    states = (workspace.path / "results/state/train_fold").glob("tiny_fold1_*/checkpoint_*.pt")
+    return max((path.stem for path in states), default="")
+
+
+def trainer(workspace) -> int:
+    """The process that trains, by its lease."""
+    for lease in (workspace.path / "results/state/train_fold").glob("tiny_fold1_*/lease.json"):
+        try:
+            return json.loads(lease.read_text())["pid"]
+        except (ValueError, FileNotFoundError):  # it is being written, or given back
+            return 0
+    return 0
+
+
+def trained(workspace) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in (workspace.path / TRAINED).iterdir()}
+
+
+def test_whatever_is_killed_or_told_to_stop_the_run_goes_on_to_the_same_bytes(fresh):
+    # More epochs, so that there is time in the middle of them; the state is stored at every step.
+    training = {"training": {"checkpoint_minutes": 1e-6}}
+    fresh.configure({"recipes": {"tiny": {"epochs": 12}}} | training)
+    log = fresh.path / "results/tiny/logs/train_fold/tiny/fold1.log"
+
+    # The driver alone: the job that it started is still there, and goes on.
+    run = start(fresh)
+    wait_for(lambda: newest_checkpoint(fresh) > "checkpoint_0000", run)
+    orphan = trainer(fresh)
+    os.kill(run.pid, signal.SIGKILL)
+    run.wait()
+    os.kill(orphan, signal.SIGSTOP)
+    assert not (fresh.path / WEIGHTS).exists()
+
+    # Started again, its job waits for that one; which is killed, as its node is.
     assert fresh.run("--unlock").returncode == 0
-    done = fresh.run(target, "--cores", "2")
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "going on after epoch" in log.read_text()
+    run = start(fresh, "--retries", "1")
+    wait_for(lambda: log.exists() and f"waiting for process {orphan} on" in log.read_text(), run)
+    os.kill(orphan, signal.SIGKILL)
+    wait_for(lambda: "going on after epoch" in log.read_text(), run)
 
-    killed = {path.name: path.read_bytes() for path in (fresh.path / TRAINED).iterdir()}
-    for folder in ("models", "logs"):
-        subprocess.run(["rm", "-rf", fresh.path / "results/tiny" / folder], check=True)
-    subprocess.run(["rm", "-rf", fresh.path / "results/state"], check=True)
-    done = fresh.run(target, "--cores", "2")
+    # The job is told to stop, as at a time limit: another attempt goes on in the epoch.
+    before = newest_checkpoint(fresh)
+    told = trainer(fresh)
+    wait_for(lambda: newest_checkpoint(fresh) > before, run)
+    os.kill(told, signal.SIGTERM)
+    assert run.wait() == 0
+    resumed = log.read_text()
+    assert "going on after epoch" in resumed and "told to stop" not in resumed
+    survived = trained(fresh)
+
+    for folder in ("tiny/models", "tiny/logs", "state"):
+        subprocess.run(["rm", "-rf", fresh.path / "results" / folder], check=True)
+    # How often the state is stored is nothing that bytes depend on.
+    fresh.configure({"training": {"checkpoint_minutes": 10}})
+    done = fresh.run(WEIGHTS, "--cores", "2")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "going on after epoch" not in log.read_text()
-    whole = {path.name: path.read_bytes() for path in (fresh.path / TRAINED).iterdir()}
-    assert killed == whole
+    assert survived == trained(fresh)
+
+
+def test_how_often_the_state_is_stored_reruns_nothing(fresh):
+    """Neither by its key nor by the program that is given it."""
+    command = ["-n", "--printshellcmds", WEIGHTS]
+    first = fresh.run(*command)
+    fresh.configure({"training": {"checkpoint_minutes": 1}})
+    second = fresh.run(*command)
+    trainings = [
+        [
+            line
+            for line in done.stdout.splitlines() + done.stderr.splitlines()
+            if "train_fold.py" in line
+        ]
+        for done in (first, second)
+    ]
+    assert trainings[0] and trainings[0] == trainings[1]

@@ -191,4 +191,6 @@ def _runs(pid: int) -> bool:
         return False
     except OSError:  # another user's
         return True
+    with contextlib.suppress(OSError):  # Linux: ended, but its parent has not taken note
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     return True
