@@ -1,6 +1,5 @@
 """Where and in which precision networks run: chosen by what is there, and logged."""
 
-import ctypes
 import logging
 import os
 from contextlib import AbstractContextManager
@@ -9,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from hpaloc.log import InputError
+from hpaloc.memory import keep_freed_memory
 
 log = logging.getLogger("hpaloc")
 
@@ -50,7 +50,7 @@ def choose_compute(precision: str, torch_threads: int, gpus: int = 1) -> Compute
     if precision == "float16" and not gpu:
         raise InputError("precision float16 needs a GPU: use auto, float32 or bfloat16.")
     if not gpu:
-        _keep_freed_memory()
+        keep_freed_memory()
     compute = Compute(torch.device("cuda" if gpu else "cpu"), _DTYPES[precision])
     log.info("running on %s in %s, channels last", describe(compute.device), precision)
     return compute
@@ -61,16 +61,3 @@ def describe(device: torch.device) -> str:
     if device.type == "cuda":
         return f"{torch.cuda.get_device_name(device)} (cuda)"
     return f"the CPU, {torch.get_num_threads()} threads"
-
-
-def _keep_freed_memory() -> None:
-    """Lets the C library keep freed memory for the next step instead of returning it.
-
-    Activations of some megabytes are otherwise mapped and unmapped at every step, and every page
-    is cleared again: a step of the small network took a third longer. glibc only.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        m_trim_threshold, m_mmap_max = -1, -4  # malloc.h
-        mallopt(m_mmap_max, 0)
-        mallopt(m_trim_threshold, 2**31 - 1)

@@ -1,6 +1,5 @@
 """Image files to shards of arrays; images that cannot be used are told apart, never dropped."""
 
-import ctypes
 import errno
 import functools
 import hashlib
@@ -34,6 +33,7 @@ from hpaloc.images import (
 )
 from hpaloc.index import FILE_COLUMNS, write_index
 from hpaloc.log import InputError, Progress
+from hpaloc.memory import keep_freed_memory
 from hpaloc.raw_files import Read, raw_files
 from hpaloc.shards import shard_range
 
@@ -81,7 +81,7 @@ def convert_shard(
     groups = [list(group) for _, group in groupby(enumerate(records), key=_files_of)]
     progress = Progress("converted", len(records), "images")
     results: list[Problem | str] = []
-    _keep_freed_memory()
+    keep_freed_memory()
     # The images are the parallel unit: threads inside of the libraries would only compete.
     cv2.setNumThreads(1)
     with (
@@ -163,18 +163,6 @@ def index_arrays(
 
 def _files_of(record: tuple[int, dict]) -> list[str]:
     return [record[1][f"path_{channel}"] for channel in CHANNELS]
-
-
-def _keep_freed_memory() -> None:
-    """Lets glibc keep freed buffers instead of handing each back to the kernel.
-
-    Planes of some MB come and go all the time; having fresh pages made and cleared for them
-    took a fifth of the time of a conversion.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mallopt(-3, 2**25)  # M_MMAP_THRESHOLD, at its greatest
-        mallopt(-1, 2**28)  # M_TRIM_THRESHOLD
 
 
 def _begin_array(file: BinaryIO, images: int, size: int) -> int:
