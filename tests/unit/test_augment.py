@@ -49,6 +49,8 @@ def scheme(*groups, negative=0):
 
 def middle(name):
     """Valid parameters of a transform: the middle two thirds of each interval."""
+    if name == "albumentations":
+        return {name: {"transform": "GaussNoise", "arguments": {"std_range": [0.05, 0.1]}}}
     parameters = {}
     for key, known in TRANSFORMS[name].parameters.items():
         if isinstance(known, Flag):
@@ -475,6 +477,52 @@ def test_holes_are_as_many_and_as_large_and_anywhere_as_those_of_albumentations(
     # The share of images in which a pixel is black, along the rows: less at the edges.
     np.testing.assert_allclose(ours.mean(axis=0), theirs.mean(axis=0), atol=0.006)
     assert np.corrcoef(ours.mean(axis=0)[:6], theirs.mean(axis=0)[:6])[0, 1] > 0.9
+
+
+# Transforms of the library itself
+
+
+def library(transform, **arguments):
+    return {"albumentations": {"transform": transform, "arguments": arguments}}
+
+
+def test_a_transform_of_the_library_changes_its_channels_by_the_draw_s_own_seed(image):
+    noise = library("GaussNoise", std_range=[0.05, 0.1])
+    first = one(noise, image, channels=["green"])
+    assert np.array_equal(first[..., [0, 2, 3]], image[..., [0, 2, 3]])
+    assert not np.array_equal(first[..., 1], image[..., 1])
+    assert np.array_equal(one(noise, image, channels=["green"]), first)
+    assert not np.array_equal(one(noise, image, 1, channels=["green"]), first)
+
+
+def test_a_transform_of_the_library_stands_in_its_place_among_the_others(image):
+    blur = library("GaussianBlur", sigma_limit=[2, 2], blur_limit=0)
+    double = {"multiply": {"factor": [2, 2], "per_channel": False}}
+    steps = scheme(group(double), group(blur), group({"contrast": {"factor": [0.5, 0.5]}}))
+    result = augment(build(steps), image, stream(1, "t", 1, 0, "a"))
+    reference = A.GaussianBlur(sigma_limit=(2, 2), blur_limit=0, p=1)
+    doubled = np.clip(image.astype(int) * 2, 0, 255).astype(np.uint8)
+    blurred = reference(image=doubled)["image"].astype(float)
+    assert_alike(result, np.rint(128 + (blurred - 128) / 2), 1)
+
+
+@pytest.mark.parametrize(
+    ("step", "channels", "words"),
+    [
+        (library("GausNoise"), "all", "no transform of that name"),
+        (library("Rotate"), "all", "What moves pixels is among the workflow's own"),
+        (library("os"), "all", "no transform of that name"),
+        (library("GaussNoise", std_rang=[0, 1]), "all", "std_rang"),
+        (library("GaussNoise", std_range=[0, 7]), "all", "cannot be its arguments"),
+        (library("CLAHE"), "all", "CLAHE does not work on 4 channels"),
+        (library("ToFloat"), "all", "images must stay what they are"),
+        (library("GaussNoise", p=0.5), "all", r"arguments\.p: .*one_of"),
+        (library("__import__('os')"), "all", "is no name"),
+    ],
+)
+def test_what_the_library_cannot_do_is_told_before_training(step, channels, words):
+    with pytest.raises(InputError, match=words):
+        build(scheme(group(step, channels=channels)))
 
 
 # Steps that are applied together

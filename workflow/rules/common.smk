@@ -40,10 +40,11 @@ def in_words(function, *arguments):
 
 config.update(in_words(resolve, config))
 
-# A variable and no parameter of the rules that fetch: another pace or mirror reruns nothing.
-os.environ["HPALOC_NETWORK"] = canonical_json(config["fetch"])
-# Likewise: how often the state of training is stored retrains nothing.
-os.environ["HPALOC_CHECKPOINT_MINUTES"] = str(config["training"]["checkpoint_minutes"])
+# Variables and no parameters of the rules: another pace, mirror or checkpoint reruns nothing.
+os.environ.update(
+    HPALOC_NETWORK=canonical_json(config["fetch"]),
+    HPALOC_CHECKPOINT_MINUTES=str(config["training"]["checkpoint_minutes"]),
+)
 
 
 def is_labelled(source):

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 
 from hpaloc.classes import CHANNELS
+from hpaloc.files import canonical_json
+from hpaloc.library import apply_library
 from hpaloc.scheme import channels_of, check_scheme, transforms_of
 from hpaloc.transforms import Channels, Place, Step, apply_steps, draw_step
 
@@ -31,10 +33,17 @@ class Pipeline:
 def build(scheme: dict[str, Any]) -> Pipeline:
     """The pipeline of a scheme's groups, for uint8 images H×W×4; negatives are apart.
 
-    Raises InputError for a scheme that is not valid.
+    Raises InputError for a scheme that is not valid, and for transforms of the albumentations
+    library that it does not have or that do not work on the group's channels.
     """
     check_scheme(scheme)
     groups = [(channels_of(group), transforms_of(group)) for group in scheme["groups"]]
+    for channels, parallel in groups:
+        for name, parameters in parallel:
+            if name == "albumentations":  # tried now: a job must not find out in its first epoch
+                arguments = canonical_json(parameters["arguments"])
+                grey = [np.full((64, 64), 99, np.uint8)] * len(channels)
+                apply_library(grey, parameters["transform"], arguments, 0)
     return Pipeline(groups, np.random.Generator(np.random.PCG64(0)))
 
 

@@ -38,12 +38,24 @@ class Flag(NamedTuple):
     meaning: str
 
 
+class Name(NamedTuple):
+    """A parameter that is a text, such as the name of a class."""
+
+    meaning: str
+
+
+class Arguments(NamedTuple):
+    """A parameter that is a map of any arguments, checked by whoever takes them."""
+
+    meaning: str
+
+
 class Transform(NamedTuple):
     """What a transform does, its kind (see KINDS; None: takes the group's), its parameters."""
 
     meaning: str
     kind: str | None
-    parameters: dict[str, Interval | Number | Flag]
+    parameters: dict[str, Interval | Number | Flag | Name | Arguments]
 
 
 # The kinds of operations in Fig. 3 of the paper and their colours.
@@ -132,6 +144,14 @@ TRANSFORMS: dict[str, Transform] = {
         "blends with a sharpened image",
         "values",
         {"alpha": Interval(0.0, 1.0, 0.0, _ALPHA)},
+    ),
+    "albumentations": Transform(
+        "a transform of the albumentations library that changes values only",
+        "values",
+        {
+            "transform": Name("its name, such as GaussNoise"),
+            "arguments": Arguments("its arguments, less p: it is always applied"),
+        },
     ),
 }
 
@@ -225,8 +245,21 @@ def _check_transform(step: Any, where: str) -> None:
         _check_parameter(given[key], parameter, f"{where}.{name}.{key}")
 
 
-def _check_parameter(value: Any, parameter: Interval | Number | Flag, where: str) -> None:
-    if isinstance(parameter, Flag):
+def _check_parameter(
+    value: Any, parameter: Interval | Number | Flag | Name | Arguments, where: str
+) -> None:
+    if isinstance(parameter, Name):
+        if not isinstance(value, str) or not value.isidentifier():
+            raise InputError(f"{where}: {value!r} is no name.")
+    elif isinstance(parameter, Arguments):
+        if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
+            raise InputError(f"{where}: a map of arguments is wanted, not {value!r}.")
+        if "p" in value:
+            raise InputError(
+                f"{where}.p: a transform is always applied; for a share of the images put none: {{}}"
+                " beside it in one_of."
+            )
+    elif isinstance(parameter, Flag):
         if not isinstance(value, bool):
             raise InputError(f"{where}: {value!r} is neither true nor false.")
     elif isinstance(parameter, Number):

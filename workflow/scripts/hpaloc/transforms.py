@@ -21,7 +21,9 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
+from hpaloc.files import canonical_json
 from hpaloc.geometry import N_DIHEDRAL, dihedral, resized
+from hpaloc.library import apply_library
 
 GRID = 4
 MID_GREY = 128.0
@@ -75,7 +77,16 @@ class Holes(NamedTuple):
     height: int
 
 
-Step = Affine | Warp | Turn | Tables | Filter | Holes
+class Library(NamedTuple):
+    """One draw, by its seed, of a transform of the albumentations library (see hpaloc.library)."""
+
+    channels: Channels
+    transform: str
+    arguments: str  # JSON
+    seed: int
+
+
+Step = Affine | Warp | Turn | Tables | Filter | Holes | Library
 
 
 class Place(NamedTuple):
@@ -174,6 +185,11 @@ def _sharpen(place: Place, alpha: Interval) -> Filter:
     return _blend(place, alpha, SHARP)
 
 
+def _library(place: Place, transform: str, arguments: dict[str, Any]) -> Library:
+    seed = int(place.rng.integers(2**32))
+    return Library(place.channels, transform, canonical_json(arguments), seed)
+
+
 def _blend(place: Place, alpha: Interval, kernel: np.ndarray) -> Filter:
     share = np.float32(place.rng.uniform(*alpha))
     return Filter(place.channels, (1 - share) * UNCHANGED + share * kernel)
@@ -201,6 +217,7 @@ DRAWS: dict[str, Callable[..., Step | None]] = {
     "gamma": _gamma,
     "edge_detect": _edge_detect,
     "sharpen": _sharpen,
+    "albumentations": _library,
 }
 
 
@@ -316,7 +333,7 @@ def _grid_points(height: int, width: int) -> np.ndarray:
     return np.stack(np.meshgrid(x, y)).astype(np.float32)
 
 
-def _revalued(image: np.ndarray, steps: Iterable[Tables | Filter | Holes]) -> np.ndarray:
+def _revalued(image: np.ndarray, steps: Iterable[Tables | Filter | Holes | Library]) -> np.ndarray:
     # OpenCV looks up and filters single planes faster than all four at once.
     planes = list(cv2.split(image))
     waiting: dict[int, np.ndarray] = {}  # tables not yet applied, by channel
@@ -327,6 +344,14 @@ def _revalued(image: np.ndarray, steps: Iterable[Tables | Filter | Holes]) -> np
             planes[channel] = cv2.LUT(planes[channel], table)
 
     for step in steps:
+        if isinstance(step, Library):
+            for channel in step.channels:
+                look_up(channel)
+            chosen = [planes[channel] for channel in step.channels]
+            changed = apply_library(chosen, step.transform, step.arguments, step.seed)
+            for channel, plane in zip(step.channels, changed, strict=True):
+                planes[channel] = plane
+            continue
         for number, channel in enumerate(step.channels):
             if isinstance(step, Tables):
                 table = step.tables[number]

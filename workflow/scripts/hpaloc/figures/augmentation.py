@@ -259,6 +259,10 @@ def _name_in_words(name: str) -> str:
     return name.replace("_", " ").replace("90", " by 90°")
 
 
+def _value_in_words(value: Any) -> str:
+    return "–".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
 def _in_words(parameters: dict[str, Any]) -> list[str]:
     """``{"degrees": [-10, 10], "per_channel": True}`` as ``["degrees ±10", "per channel"]``."""
     words = []
@@ -266,6 +270,14 @@ def _in_words(parameters: dict[str, Any]) -> list[str]:
         if isinstance(value, bool):
             if value:
                 words.append(key.replace("_", " "))
+            continue
+        if isinstance(value, dict):  # arguments of the library's transform
+            words += [
+                f"{name.replace('_', ' ')} {_value_in_words(it)}" for name, it in value.items()
+            ]
+            continue
+        if isinstance(value, str):
+            words.append(value)
             continue
         low, high = value if isinstance(value, list) else (value, value)
         if low == high:
