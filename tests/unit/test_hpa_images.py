@@ -15,9 +15,9 @@ import pandas as pd
 import pytest
 import simplejpeg
 from atlas_server import NOT_FOUND, Answer, AtlasServer, atlas_answers, flat_images
-from conftest import PROJECT
 from hypothesis import given
 from hypothesis import strategies as st
+from workspace import PROJECT
 from zygote import Zygote
 
 import collect_hpa_images

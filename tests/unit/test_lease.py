@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import PROJECT
+from workspace import PROJECT
 
 from hpaloc.lease import LEASE, leased
 from hpaloc.log import InputError

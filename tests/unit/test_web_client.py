@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 from atlas_server import NOT_FOUND, Answer, AtlasServer
-from conftest import PROJECT
+from workspace import PROJECT
 from zygote import Zygote
 
 from hpaloc.log import InputError

@@ -8,7 +8,7 @@ import threading
 import time
 
 import pytest
-from conftest import PROJECT
+from workspace import PROJECT
 
 from hpaloc.log import InputError
 from hpaloc.web import lock
