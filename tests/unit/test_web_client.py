@@ -644,10 +644,10 @@ def test_ctrl_c_while_files_are_checked_ends_soon(tmp_path):
         (tmp_path / f"{number:04d}").write_bytes(WHOLE)
     code = driver_code("http://127.0.0.1:9", str(tmp_path), 300, {"check_s": 0.1})
     process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True)
-    assert process.stderr.readline() == "checking\n"
+    assert process.stderr.readline().startswith("checking")  # two threads may say it at once
     process.send_signal(signal.SIGINT)
     # Of the 300 checks, 15 s of them on two cores, only those that had begun.
-    process.communicate(timeout=5)
+    process.communicate(timeout=12)
     assert process.returncode in (-signal.SIGINT, 128 + signal.SIGINT)
     assert len(list(tmp_path.iterdir())) == 300
 
