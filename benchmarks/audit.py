@@ -30,6 +30,7 @@ PROJECT = Path(__file__).resolve().parents[1]
 SCRIPTS = PROJECT / "workflow" / "scripts"
 sys.path[:0] = [str(SCRIPTS), str(PROJECT / "tests" / "unit")]
 
+from machine import cpu_model
 from planted_twins import BEYOND, CHANGES, at_size
 
 from hpaloc.audit.hashes import describe, shrink
@@ -99,20 +100,13 @@ def heading(command: str) -> list[str]:
     return [
         "# Audit of duplicates",
         "",
-        f"{datetime.date.today()}, {os.cpu_count()} cores of {processor()},",
+        f"{datetime.date.today()}, {os.cpu_count()} cores of {cpu_model()},",
         f"Python {platform.python_version()},",
         f"{versions}, OpenCV {cv2.__version__}; load average {os.getloadavg()[0]:.1f} at the start.",
         "",
         f"    python benchmarks/audit.py {command}",
         "",
     ]
-
-
-def processor() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.machine()
 
 
 def read_fields(folder: Path) -> list[np.ndarray]:

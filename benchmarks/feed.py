@@ -41,17 +41,18 @@ import numpy as np
 import pandas as pd
 import torch
 import yaml
+from machine import cpu_model
 from torch.utils.data import DataLoader, Dataset
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "workflow" / "scripts"))
 
 from hpaloc.augment import augmented, build, stream
+from hpaloc.batch_buffers import SLOTS
 from hpaloc.classes import CHANNELS
 from hpaloc.feed import training_batches, view_batches
 from hpaloc.files import write_text
 from hpaloc.memory import keep_freed_memory
-from hpaloc.ring import SLOTS
 from hpaloc.scheme import channels_of, transforms_of
 from hpaloc.transforms import GRID, displacement_maps
 
@@ -344,13 +345,6 @@ Medians of {arguments.repeats} interleaved runs of {arguments.seconds:g} s each 
   images of {SIDE} px are read alone) and some ten images per worker. The baseline's memory is that of
   its processes and of the batches that wait.
 """
-
-
-def cpu_model() -> str:
-    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.processor()
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from pathlib import Path
 
 import numpy as np
 import simplejpeg
+from machine import cpu_model
 
 PROJECT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(PROJECT / "workflow" / "scripts"), str(PROJECT / "tests")]
@@ -130,13 +131,6 @@ is the client's, of one core.
 | --- | --- | --- | --- | --- | --- |
 {lines}
 """
-
-
-def cpu_model() -> str:
-    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.processor()
 
 
 if __name__ == "__main__":

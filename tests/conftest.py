@@ -1,5 +1,6 @@
 """Fixtures that tests of all kinds use."""
 
+import logging
 from pathlib import Path
 
 import pytest
@@ -14,3 +15,13 @@ def shared() -> Path:
     if not (folder / "data").is_dir():
         pytest.skip(f"the real data for checks are not here: {folder}")
     return folder
+
+
+@pytest.fixture
+def logging_kept():
+    """run_program takes the log over, to a stream that is closed once the test has ended."""
+    handlers, level = logging.root.handlers[:], logging.root.level
+    yield
+    logging.captureWarnings(False)
+    logging.root.handlers[:] = handlers
+    logging.root.setLevel(level)

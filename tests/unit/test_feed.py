@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from hpaloc import augment, feed
+from hpaloc.batch_buffers import SLOTS, filled
 from hpaloc.feed import (
     RARE_CAP,
     draw_weights,
@@ -26,7 +27,6 @@ from hpaloc.feed import (
 )
 from hpaloc.geometry import dihedral, resized
 from hpaloc.log import InputError
-from hpaloc.ring import SLOTS, filled
 from hpaloc.transforms import Tables, Warp, apply_steps
 
 N, SIDE, SIZE = 23, 32, 24
@@ -394,7 +394,7 @@ def test_workers_end_with_the_batches_or_without_their_being_taken():
 def test_workers_end_when_the_program_is_killed():
     program = (
         "import os, sys\n"
-        "from hpaloc.ring import filled\n"
+        "from hpaloc.batch_buffers import filled\n"
         "def write(position, image): image[:] = 1\n"
         "batches = filled([range(4)] * 50, (3,), write, 2)\n"
         "next(batches)\n"

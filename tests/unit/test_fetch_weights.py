@@ -59,16 +59,6 @@ def hub(weights, monkeypatch):
         yield server
 
 
-@pytest.fixture()
-def logging_kept():
-    """run_program takes the log over, to a stream that is closed once the test has ended."""
-    handlers, level = logging.root.handlers[:], logging.root.level
-    yield
-    logging.captureWarnings(False)
-    logging.root.handlers[:] = handlers
-    logging.root.setLevel(level)
-
-
 def arguments(tmp_path, *more, network=PIN.network):
     return [
         *("--network", network, "--downloads", str(tmp_path / "downloads"), *more),

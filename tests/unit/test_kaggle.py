@@ -81,16 +81,6 @@ def kaggle(monkeypatch, tmp_path):
         yield server
 
 
-@pytest.fixture()
-def logging_kept():
-    """run_program takes the log over, to a stream that is closed once the test has ended."""
-    handlers, level = logging.root.handlers[:], logging.root.level
-    yield
-    logging.captureWarnings(False)
-    logging.root.handlers[:] = handlers
-    logging.root.setLevel(level)
-
-
 def settings(folder="none", part="train"):
     return {"kind": "kaggle", "competition": COMPETITION, "part": part, "folder": str(folder)}
 

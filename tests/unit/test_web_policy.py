@@ -8,7 +8,7 @@ from yarl import URL
 
 from hpaloc.log import InputError
 from hpaloc.web.files import Refused
-from hpaloc.web.numbers import is_public
+from hpaloc.web.ip_addresses import is_public
 from hpaloc.web.policy import CheckedResolver, checked_url, next_url, proxy_of, shown
 
 PRIVATE = [

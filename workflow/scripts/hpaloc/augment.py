@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from hpaloc.albumentations_transforms import apply_library
 from hpaloc.classes import CHANNELS
 from hpaloc.files import canonical_json
-from hpaloc.library import apply_library
 from hpaloc.scheme import channels_of, check_scheme, transforms_of
 from hpaloc.transforms import Channels, Place, Step, apply_steps, draw_step
 

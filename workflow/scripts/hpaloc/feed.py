@@ -6,7 +6,7 @@ batch scales it to the network's input where the network is, which sends a quart
 
 An image is read from the mapped shard by its first transform and written into the batch by its
 last. Beside the mapped files, which the system may drop at any time, this takes the memory of
-SLOTS batches (hpaloc.ring), and of some ten images at the array's size per worker.
+SLOTS batches (hpaloc.batch_buffers), and of some ten images at the array's size per worker.
 """
 
 import hashlib
@@ -18,9 +18,9 @@ import pandas as pd
 import torch
 
 from hpaloc.augment import augmented, build, is_negative, stream
+from hpaloc.batch_buffers import Write, filled
 from hpaloc.classes import CHANNELS
 from hpaloc.geometry import N_DIHEDRAL, dihedral, resized
-from hpaloc.ring import Write, filled
 
 # The most that a rare class multiplies the draws of an image (sampling: rare).
 RARE_CAP = 10.0

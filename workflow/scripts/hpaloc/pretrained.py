@@ -34,8 +34,8 @@ from hpaloc.transfer import (
     in_gib,
     size_of_file,
 )
+from hpaloc.web.ip_addresses import is_number, is_public
 from hpaloc.web.lock import waited_for
-from hpaloc.web.numbers import is_number, is_public
 
 PINS = Path(__file__).resolve().parents[3] / "resources" / "weights.csv"
 

@@ -21,9 +21,9 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
+from hpaloc.albumentations_transforms import apply_library
 from hpaloc.files import canonical_json
 from hpaloc.geometry import N_DIHEDRAL, dihedral, resized
-from hpaloc.library import apply_library
 
 GRID = 4
 MID_GREY = 128.0
@@ -78,7 +78,7 @@ class Holes(NamedTuple):
 
 
 class Library(NamedTuple):
-    """One draw, by its seed, of a transform of the albumentations library (see hpaloc.library)."""
+    """One draw, by its seed, of a transform of the albumentations library (see hpaloc.albumentations_transforms)."""
 
     channels: Channels
     transform: str

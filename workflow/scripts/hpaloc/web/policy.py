@@ -15,7 +15,7 @@ from yarl import URL
 
 from hpaloc.log import InputError
 from hpaloc.web.files import Refused
-from hpaloc.web.numbers import is_number, is_public
+from hpaloc.web.ip_addresses import is_number, is_public
 
 MOST_REDIRECTS = 5
 
