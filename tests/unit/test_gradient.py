@@ -64,8 +64,8 @@ def assert_same(left: list[torch.Tensor], right: list[torch.Tensor], **tolerance
 @pytest.mark.parametrize("part_size", [6, 4, 1])
 def test_parts_give_the_gradient_of_the_whole_batch(over, part_size) -> None:
     whole, parts = Small().eval(), Small().eval()  # batch norm that knows no batch
-    logits, scores = backward(whole, IMAGES, losses(over), seed, SCALER, CPU, 11)
-    split_logits, split_scores = backward(parts, IMAGES, losses(over), seed, SCALER, CPU, part_size)
+    logits, scores = backward(whole, whole, IMAGES, losses(over), seed, SCALER, CPU, 11)
+    split_logits, split_scores = backward(parts, parts, IMAGES, losses(over), seed, SCALER, CPU, part_size)
     assert max(parts.tried) <= part_size
     assert_same(gradients(parts), gradients(whole))
     assert_same([split_logits, *split_scores.values()], [logits, *scores.values()])
@@ -74,7 +74,7 @@ def test_parts_give_the_gradient_of_the_whole_batch(over, part_size) -> None:
 def test_the_mean_of_the_parts_gradients_is_another_one() -> None:
     # Else the test above could not fail: the soft-F1 over classes is no mean over images.
     whole, mean = Small().eval(), Small().eval()
-    backward(whole, IMAGES[:10], lambda logits: of(logits, slice(0, 10)), seed, SCALER, CPU, 10)
+    backward(whole, whole, IMAGES[:10], lambda logits: of(logits, slice(0, 10)), seed, SCALER, CPU, 10)
     for part in (slice(0, 5), slice(5, 10)):
         of(mean(IMAGES[part]), part)["loss_total"].div(2).backward()
     with pytest.raises(AssertionError):
@@ -94,7 +94,7 @@ def test_dropout_and_batch_norm_of_a_part_are_the_same_in_both_passes() -> None:
         logits.append(reference(part))
     losses()(torch.cat(logits))["loss_total"].backward()
 
-    split_logits, _ = backward(network, IMAGES, losses(), seed, SCALER, CPU, 4)
+    split_logits, _ = backward(network, network, IMAGES, losses(), seed, SCALER, CPU, 4)
     assert_same([split_logits], [torch.cat(logits).detach()])
     assert_same(gradients(network), gradients(reference))
     # The running averages have seen every part once.
@@ -104,22 +104,23 @@ def test_dropout_and_batch_norm_of_a_part_are_the_same_in_both_passes() -> None:
 def test_a_scaled_loss_has_a_scaled_gradient() -> None:
     scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
     scaled, plain = Small().eval(), Small().eval()
-    backward(scaled, IMAGES, losses(), seed, scaler, CPU, 4)
-    backward(plain, IMAGES, losses(), seed, SCALER, CPU, 4)
+    backward(scaled, scaled, IMAGES, losses(), seed, scaler, CPU, 4)
+    backward(plain, plain, IMAGES, losses(), seed, SCALER, CPU, 4)
     assert_same([gradient / 1024 for gradient in gradients(scaled)], gradients(plain))
 
 
 def test_where_memory_is_short_the_batch_is_halved_until_it_fits() -> None:
     network, never_short = Small(dropout=0.5, holds=3).train(), Small(dropout=0.5).train()
-    _, _, fitting = backward_that_fits(network, IMAGES, losses(), seed, SCALER, CPU, 64)
+    _, _, fitting = backward_that_fits(network, network, IMAGES, losses(), seed, SCALER, CPU, 64)
     assert fitting == 3
     assert network.tried[:3] == [11, 6, 3]
     # What failed left no trace, neither in gradients nor in running averages.
-    backward(never_short, IMAGES, losses(), seed, SCALER, CPU, 3)
+    backward(never_short, never_short, IMAGES, losses(), seed, SCALER, CPU, 3)
     assert_same(gradients(network), gradients(never_short), rtol=0, atol=0)
     assert_same(list(network.buffers()), list(never_short.buffers()), rtol=0, atol=0)
 
 
 def test_where_one_image_does_not_fit_memory_is_out() -> None:
+    small = Small(holds=0).eval()
     with pytest.raises(torch.OutOfMemoryError):
-        backward_that_fits(Small(holds=0).eval(), IMAGES, losses(), seed, SCALER, CPU, 64)
+        backward_that_fits(small, small, IMAGES, losses(), seed, SCALER, CPU, 64)

@@ -11,11 +11,13 @@ import collect_predictions
 import predict_part
 from hpaloc.classes import CHANNELS, PROBABILITY_COLUMNS
 from hpaloc.compute import choose_compute
-from hpaloc.feed import view_batches
+from hpaloc.feed import n_views, view_batches
+from hpaloc.geometry import dihedral
+from hpaloc.inference import folded
 from hpaloc.log import InputError
 from hpaloc.network import build_network, save_weights
 from hpaloc.parts import collect, part_rows
-from hpaloc.predict import mean_probabilities, probabilities
+from hpaloc.predict import exact_views, mean_probabilities, probabilities
 from hpaloc.shards import open_arrays
 from hpaloc.speed import read_file, seconds_per_image, write_files
 
@@ -79,26 +81,47 @@ def test_probabilities_are_the_mean_of_the_sigmoids_over_the_views(case, parts) 
         network.head.weight.mul_(30)
     views = {"kind": "dihedral8"}
     expected = np.zeros((15, 28))
+    (batch,) = view_batches(arrays, np.arange(15), recipe(), views, "prediction", 0, 15)
     for view in range(8):
-        (batch,) = view_batches(arrays, np.arange(15), recipe(), views, view, "prediction", 0, 15)
-        expected += torch.sigmoid(network(batch.images)).detach().numpy() / 8
+        images = np.stack([dihedral(image, view) for image in batch.images.numpy()])
+        expected += torch.sigmoid(network(torch.from_numpy(images))).detach().numpy() / 8
     table = pd.concat([pd.read_parquet(part) for part in parts])
     found = table.loc[table["fold"] == 3, list(PROBABILITY_COLUMNS)].to_numpy()
     assert np.allclose(found, expected, atol=1e-5)
     assert found.std(axis=0).max() > 1e-3
 
 
-def test_a_view_that_lacks_images_is_a_defect(case) -> None:
+@pytest.mark.parametrize("kind", ["none", "dihedral8"])
+def test_exact_views_are_those_of_the_arrays_in_their_order(kind) -> None:
+    images = np.random.default_rng(1).integers(0, 256, (2, 6, 6, 4), dtype=np.uint8)
+    found = [view.numpy() for view in exact_views(torch.from_numpy(images), {"kind": kind})]
+    assert len(found) == n_views({"kind": kind})
+    for view, turned in enumerate(found):
+        assert np.array_equal(turned, np.stack([dihedral(image, view) for image in images]))
+
+
+def test_batches_that_lack_images_are_a_defect(case) -> None:
     arrays = open_arrays(case / "arrays" / "index.parquet")
     compute = choose_compute("float32", 1, gpus=0)
     network = build_network(recipe()).eval()
+    views = {"kind": "augmentation", "views": 2}
+    batches = view_batches(arrays, np.arange(3), recipe(), views, "prediction", 0, 2)
+    with pytest.raises(ValueError, match="3 images where 4 are wanted"):
+        mean_probabilities([network], batches, 4, views, compute)
 
-    def short(view: int):
-        views = {"kind": "none"}
-        return view_batches(arrays, np.arange(3), recipe(), views, view, "prediction", 0, 2)
 
-    with pytest.raises(ValueError, match="3 images where there are 4"):
-        mean_probabilities([network], short, 4, 1, compute)
+def test_folded_batch_norm_is_the_same_function() -> None:
+    torch.manual_seed(1)
+    network = build_network(recipe())
+    images = torch.randint(0, 256, (4, 64, 64, 4), dtype=torch.uint8)
+    for _ in range(3):  # running averages that are no longer 0 and 1
+        network.train()(images)
+    network.eval()
+    fused = folded(network)
+    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in fused.modules())
+    assert any(isinstance(module, torch.nn.BatchNorm2d) for module in network.modules())
+    with torch.no_grad():
+        torch.testing.assert_close(fused(images), network(images), rtol=1e-4, atol=1e-4)
 
 
 def test_collected_predictions_are_complete_and_their_mean_is_over_the_folds(case, parts) -> None:

@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 import safetensors.numpy
 import torch
-from training_case import FILES, make_case, recipe, train_arguments
+from training_case import FILES, RECIPE, make_case, recipe, train_arguments
 
 import list_states
 import train_fold
@@ -109,10 +109,11 @@ def test_told_to_stop_while_it_validates_it_trains_no_step_again(
     out = case / "told_validating"
     arguments = train_arguments(case, recipe(epochs=EPOCHS), out, out / "state")
 
-    def batches(data, recipe, epoch, view):
-        if (epoch, view) == (2, 1):
-            terminate()
-        yield from validation_batches(data, recipe, epoch, view)
+    def batches(data, recipe, epoch, ranks):
+        for number, batch in enumerate(validation_batches(data, recipe, epoch, ranks)):
+            if (epoch, number) == (2, 1):
+                terminate()
+            yield batch
 
     validation_batches = FoldData.validation_batches
     with monkeypatch.context() as patched, pytest.raises(SystemExit):
@@ -304,11 +305,27 @@ def test_steps_hold_every_step_with_the_nine_and_the_gradient(trained) -> None:
     scores = ["macro_f1", "micro_precision", "micro_recall", "iou"]
     assert steps[scores].stack().between(0, 1).all()
     assert (steps["gradient_norm"] > 0).all() and (steps["focal_loss"] > 0).all()
+
+
+def test_the_rate_falls_by_losses_that_have_come_whenever_they_came(case, monkeypatch) -> None:
+    # Batches of one: ten steps an epoch, enough for the plateau to look twice.
+    settings = recipe(batch_size=1, epochs=5, schedule=RECIPE["schedule"] | {"patience_steps": 1})
+    out = case / "plateau"
+    arguments = train_arguments(case, settings, out, out / "state")
+    with monkeypatch.context() as patched, pytest.raises(SystemExit):
+        at_step(patched, 37, terminate)  # all rows until there are stored, ahead of their time
+        train_fold.main(arguments)
+    train_fold.main(arguments)
+    steps = pd.read_parquet(out / "steps.parquet")
+    found = steps["soft_f1_loss"].tolist()
     plateau, rates = schedule.new_plateau(0.1), []
-    for loss in steps["soft_f1_loss"]:
+    for step in range(1, 51):
         rates.append(plateau["learning_rate"])
-        plateau = schedule.plateau_step(plateau, loss, recipe()["schedule"])
+        if step in (32, 48):
+            for loss in found[step - 32 : step - 16]:
+                plateau = schedule.plateau_step(plateau, loss, settings["schedule"])
     assert steps["learning_rate"].tolist() == rates
+    assert len(set(rates)) == 3
 
 
 def test_epochs_hold_the_scores_of_the_kept_probabilities(case, trained) -> None:

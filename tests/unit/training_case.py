@@ -21,6 +21,7 @@ RECIPE = {
     "seed": 1,
     "torch_threads": 1,
     "precision": "auto",
+    "compile": "auto",
     "batch_size": 4,
     "epochs": 4,
     "stop_after": 5,

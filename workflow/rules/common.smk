@@ -144,7 +144,10 @@ def attempt_scaled(mem_mb):
 def prediction_json(wildcards):
     """The part of a recipe that prediction reads; the rest of it is in the weights."""
     recipe = RECIPES[wildcards.recipe]
-    keys = ("seed", "image_size", "batch_size", "precision", "torch_threads", "augmentation", "tta")
+    keys = (
+        "seed", "image_size", "batch_size", "precision", "compile", "torch_threads", "augmentation",
+        "tta",
+    )  # fmt: skip
     return canonical_json({key: recipe[key] for key in keys})
 
 

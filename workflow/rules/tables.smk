@@ -86,7 +86,7 @@ rule measure_speed:
     # Every core: a job beside it would be measured too.
     threads: workflow.cores or 16
     resources:
-        gpu=config["gpus_per_fold"],
+        gpu=min(1, config["gpus_per_fold"]),
         nodes=1,
         mem_mb=attempt_scaled(8_000),
         runtime="1h",

@@ -7,6 +7,7 @@ import logging
 from hpaloc.compute import choose_compute
 from hpaloc.feed import n_views, view_batches
 from hpaloc.files import write_digest, write_parquet
+from hpaloc.inference import prepared
 from hpaloc.log import InputError, Progress, run_program
 from hpaloc.network import load_network
 from hpaloc.parts import part_rows, part_table
@@ -47,27 +48,23 @@ def main(argv: list[str] | None = None) -> None:
                 f" {recipe['image_size']} px is wanted. Give --models in the order of --folds."
             )
     compute = choose_compute(recipe["precision"], recipe["torch_threads"], args.gpus)
-    networks = [network.to(compute.device) for network, _ in loaded]
+    forwards = [prepared(network, recipe, compute) for network, _ in loaded]
 
     arrays = open_arrays(args.arrays)
     rows = part_rows(len(arrays[0]), args.part, args.parts)
     views = recipe["tta"]["prediction"]
     progress = Progress("predicted", n_views(views) * len(rows), "views of images")
 
-    def batches_of_view(view: int):
-        for batch in view_batches(
-            arrays, rows, recipe, views, view, "prediction", args.workers, recipe["batch_size"]
-        ):
-            yield batch
-            progress.add(len(batch.rows))
-
+    batches = view_batches(
+        arrays, rows, recipe, views, "prediction", args.workers, recipe["batch_size"]
+    )
     probabilities = mean_probabilities(
-        networks, batches_of_view, len(rows), n_views(views), compute
+        forwards, batches, len(rows), views, compute, progress.add
     )
     image_ids = arrays[0]["image_id"].to_numpy()[rows]
     write_parquet(part_table(image_ids, args.folds, probabilities), args.predictions)
     write_digest(args.predictions, args.digest)
-    log.info("%d images by %d networks", len(rows), len(networks))
+    log.info("%d images by %d networks", len(rows), len(forwards))
 
 
 if __name__ == "__main__":

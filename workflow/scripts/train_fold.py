@@ -5,6 +5,7 @@ import json
 import logging
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -18,6 +19,7 @@ from hpaloc.keeper import Keeper
 from hpaloc.lease import LEASE_S, leased
 from hpaloc.log import InputError, run_program
 from hpaloc.preemption import TRY_AGAIN, Preempted, sigterm_waits
+from hpaloc.ranks import join, leave, relaunched
 from hpaloc.state import state_folder, write_meta
 from hpaloc.training import train
 
@@ -37,7 +39,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--code", required=True, help="digest of the training code")
     parser.add_argument("--state", required=True, type=Path, help="folder of all states")
     parser.add_argument("--pretrained", type=Path, help="weights to begin with")
-    parser.add_argument("--gpus", type=int, default=1, help="0: run on the CPU")
+    parser.add_argument("--gpus", type=int, default=1, help="that train the fold; 0: the CPU")
     parser.add_argument("--workers", type=int, default=1, help="processes that make batches")
     parser.add_argument(
         "--checkpoint-minutes", type=float, default=10.0, help="work that a kill loses at most"
@@ -58,6 +60,10 @@ def main(argv: list[str] | None = None) -> None:
         raise InputError(
             "the recipe starts from pretrained weights: give their file, --pretrained."
         )
+    relaunched(__file__, argv or sys.argv[1:], args.gpus)
+    ranks = join(args.gpus)
+    if not ranks.is_first:
+        log.setLevel(logging.WARNING)  # all of them say the same
     key = {
         "recipe": args.recipe,
         "fold": args.fold,
@@ -67,18 +73,28 @@ def main(argv: list[str] | None = None) -> None:
         "code": args.code,
     }
     folder = state_folder(args.state, "train_fold", f"{args.name}_fold{args.fold}", key)
-    with leased(folder, args.lease_seconds) as lease, sigterm_waits() as asked_to_stop:
-        write_meta(folder, {"program": "train_fold", "run": args.run, "name": args.name, **key})
-        data = fold_data(args.arrays, args.folds, args.fold, args.workers)
+    workers = -(-args.workers // ranks.count)
+    with (
+        leased(folder, args.lease_seconds) if ranks.is_first else nullcontext() as lease,
+        sigterm_waits() as asked_to_stop,
+    ):
+        if ranks.is_first:
+            write_meta(folder, {"program": "train_fold", "run": args.run, "name": args.name, **key})
+        ranks.wait()  # for the lease
+        data = fold_data(args.arrays, args.folds, args.fold, workers)
         state = load_checkpoint(folder)
         was_finished = state.finished
         if not was_finished:
             compute = choose_compute(
                 args.recipe["precision"], args.recipe["torch_threads"], args.gpus
             )
-            keeper = Keeper(folder, lease, 60 * args.checkpoint_minutes, asked_to_stop)
+            keeper = None
+            if ranks.is_first:
+                keeper = Keeper(folder, lease, 60 * args.checkpoint_minutes, asked_to_stop)
             try:
-                state = train(args.recipe, args.fold, data, keeper, compute, args.pretrained)
+                state = train(
+                    args.recipe, args.fold, data, folder, keeper, compute, args.pretrained, ranks
+                )
             except Preempted:
                 log.warning(
                     "told to stop (SIGTERM): the state is stored in %s, the next attempt goes on"
@@ -88,10 +104,13 @@ def main(argv: list[str] | None = None) -> None:
             except torch.OutOfMemoryError as error:
                 raise InputError(
                     f"the GPU's memory does not hold {args.recipe['network']} at"
-                    f" {args.recipe['image_size']} px, though batches are split where that helps:"
-                    " use a smaller image_size, batch_size or network, or end what else runs on it"
-                    f" ({error})."
+                    f" {args.recipe['image_size']} px, though batches are split where that helps"
+                    " (and one GPU trains the fold): use a smaller image_size, batch_size or"
+                    f" network, or end what else runs on it ({error})."
                 ) from None
+        leave(ranks)
+        if not ranks.is_first:
+            return
         outputs = Outputs(
             args.weights, args.weights_digest, args.model, args.steps, args.epochs, args.validation
         )

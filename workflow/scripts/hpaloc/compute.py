@@ -49,7 +49,10 @@ def choose_compute(precision: str, torch_threads: int, gpus: int = 1) -> Compute
             precision = "bfloat16" if native else "float16"
     if precision == "float16" and not gpu:
         raise InputError("precision float16 needs a GPU: use auto, float32 or bfloat16.")
-    if not gpu:
+    if gpu:
+        # The fastest of the deterministic algorithms for each shape; shapes do not change here.
+        torch.backends.cudnn.benchmark = True
+    else:
         keep_freed_memory()
     compute = Compute(torch.device("cuda" if gpu else "cpu"), _DTYPES[precision])
     log.info("running on %s in %s, channels last", describe(compute.device), precision)

@@ -20,7 +20,8 @@ import torch
 from hpaloc.augment import augmented, build, is_negative, stream
 from hpaloc.batch_buffers import Write, filled
 from hpaloc.classes import CHANNELS
-from hpaloc.geometry import N_DIHEDRAL, dihedral, resized
+from hpaloc.geometry import N_DIHEDRAL, resized
+from hpaloc.ranks import ALONE, Ranks
 
 # The most that a rare class multiplies the draws of an image (sampling: rare).
 RARE_CAP = 10.0
@@ -32,7 +33,8 @@ Arrays = tuple[pd.DataFrame, list[np.ndarray]]
 
 class Batch(NamedTuple):
     """``images`` uint8 N×S×S×4; ``targets`` float32 N×28, None where labels play no part;
-    ``rows`` int64 N, the images' positions in the index of the arrays.
+    ``rows`` int64 N, the images' positions in the index of the arrays. Where several processes
+    share a batch, ``images`` are a process's own and the others those of the whole batch.
     """
 
     images: torch.Tensor
@@ -49,6 +51,7 @@ def training_batches(
     workers: int,
     fold: int = 0,
     first_step: int = 0,
+    ranks: Ranks = ALONE,
 ) -> Iterator[Batch]:
     """One epoch of augmented training images, in an order drawn from (seed, fold, epoch).
 
@@ -56,6 +59,9 @@ def training_batches(
     neither a green channel nor labels. The last batch may be smaller: the paper's patience of
     874 steps is two epochs of 437 steps, the last of 61 images. The first ``first_step`` batches
     are left out without being made; those that follow are the same as in the whole epoch.
+
+    Of several processes (``ranks``) each has its share of a batch's images, and all its targets and
+    rows: together the batches are the same whatever their number.
 
     Raises InputError where the recipe's augmentation is not valid.
     """
@@ -76,7 +82,7 @@ def training_batches(
         return (labels[part] & ~np.array(negative)[:, None]).astype(np.float32)
 
     parts = _parts(len(order), recipe["batch_size"])[first_step:]
-    return _batches(parts, rows, size, write, workers, targets)
+    return _batches(parts, rows, size, write, workers, targets, ranks)
 
 
 def view_batches(
@@ -84,41 +90,52 @@ def view_batches(
     rows: np.ndarray,
     recipe: dict[str, Any],
     views: dict[str, Any],
-    view: int,
     purpose: str,
     workers: int,
     batch_size: int,
     epoch: int = 0,
     fold: int = 0,
 ) -> Iterator[Batch]:
-    """View ``view`` of all images, in their order, for test-time augmentation.
+    """All images in their order for test-time augmentation, every batch ``n_draws`` times before
+    the next one, so that a shard is read once.
 
-    ``views`` is a block of the recipe's ``tta``. ``augmentation``: a draw of the training
-    augmentation, without negatives, seeded by ``fold``, ``purpose`` ("validation" or
+    ``views`` is a block of the recipe's ``tta``. ``augmentation``: draws of the training
+    augmentation, without negatives, each seeded by ``fold``, ``purpose`` ("validation" or
     "prediction", whose views are for the networks of all folds: fold 0), ``epoch``, view and
-    image; ``dihedral8``: one of the eight exact views; ``none``: the image.
+    image. ``dihedral8`` and ``none``: the images themselves; their exact views are made where the
+    network is (hpaloc.predict.exact_views).
     """
-    if not 0 <= view < n_views(views):
-        raise ValueError(f"view {view} of {n_views(views)}")
     rows = np.asarray(rows, np.int64)
     read, size = _reader(arrays, rows), recipe["image_size"]
+    draws = n_draws(views)
     if views["kind"] == "augmentation":
         image_ids, pipeline = _image_ids(arrays, rows), build(recipe["augmentation"])
 
-        def write(position: int, out: np.ndarray) -> None:
+        def write(place: int, out: np.ndarray) -> None:
+            view, position = divmod(place, len(rows))
             key = stream(recipe["seed"], purpose, epoch, view, image_ids[position], fold)
             out[:], _ = augmented(pipeline, read(position), size, key)
     else:
 
-        def write(position: int, out: np.ndarray) -> None:
-            out[:] = dihedral(resized(read(position), size), view)
+        def write(place: int, out: np.ndarray) -> None:
+            out[:] = resized(read(place), size)
 
-    return _batches(_parts(len(rows), batch_size), rows, size, write, workers)
+    places = [
+        range(view * len(rows) + part.start, view * len(rows) + part.stop)
+        for part in _parts(len(rows), batch_size)
+        for view in range(draws)
+    ]
+    return _batches(places, np.tile(rows, draws), size, write, workers)
 
 
 def n_views(views: dict[str, Any]) -> int:
     """How many views a block of the recipe's ``tta`` asks for."""
-    return {"none": 1, "dihedral8": N_DIHEDRAL}.get(views["kind"]) or views["views"]
+    return N_DIHEDRAL if views["kind"] == "dihedral8" else n_draws(views)
+
+
+def n_draws(views: dict[str, Any]) -> int:
+    """How many of them are drawn, each an image of its own."""
+    return views["views"] if views["kind"] == "augmentation" else 1
 
 
 def epoch_order(
@@ -195,8 +212,10 @@ def _batches(
     write: Write,
     workers: int,
     targets: Callable[[range], np.ndarray] | None = None,
+    ranks: Ranks = ALONE,
 ) -> Iterator[Batch]:
-    images = filled(parts, (size, size, len(CHANNELS)), write, workers)
+    shares = [part[ranks.share(len(part))] for part in parts]
+    images = filled(shares, (size, size, len(CHANNELS)), write, workers)
     # Not zip: it would hold a batch longer than whoever takes it.
     for part in parts:
         yield Batch(

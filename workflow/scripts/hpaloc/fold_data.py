@@ -11,6 +11,7 @@ import pandas as pd
 from hpaloc import feed
 from hpaloc.classes import multi_hot
 from hpaloc.log import InputError
+from hpaloc.ranks import ALONE, Ranks
 from hpaloc.shards import open_arrays, positions_of
 
 
@@ -33,23 +34,25 @@ class FoldData:
         return self.arrays[0]["image_id"].to_numpy()[self.validation_rows]
 
     def training_batches(
-        self, recipe: dict[str, Any], epoch: int, first_step: int = 0
+        self, recipe: dict[str, Any], epoch: int, first_step: int = 0, ranks: Ranks = ALONE
     ) -> Iterator[feed.Batch]:
         """One epoch of training, a function of the recipe's seed, the fold and the epoch.
 
         The first ``first_step`` batches are left out: an epoch goes on where it was.
         """
         return feed.training_batches(
-            self.arrays, self.rows, self.labels, recipe, epoch, self.workers, self.fold, first_step
-        )
+            self.arrays, self.rows, self.labels, recipe, epoch, self.workers, self.fold,
+            first_step, ranks,
+        )  # fmt: skip
 
     def validation_batches(
-        self, recipe: dict[str, Any], epoch: int, view: int
+        self, recipe: dict[str, Any], epoch: int, ranks: Ranks = ALONE
     ) -> Iterator[feed.Batch]:
-        """One view of all validation images, in order."""
+        """The views of this process's share of the validation images, in order."""
+        share = self.validation_rows[ranks.share(len(self.validation_rows))]
         return feed.view_batches(
-            self.arrays, self.validation_rows, recipe, recipe["tta"]["validation"], view,
-            "validation", self.workers, recipe["batch_size"], epoch, self.fold,
+            self.arrays, share, recipe, recipe["tta"]["validation"], "validation", self.workers,
+            recipe["batch_size"], epoch, self.fold,
         )  # fmt: skip
 
 

@@ -1,25 +1,38 @@
-"""The gradient of a batch, from its parts where the GPU's memory does not hold the whole."""
+"""The gradient of a batch: whole, in parts where the GPU's memory does not hold it, or shared
+out among several processes."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import torch
+from torch.profiler import record_function
 
 from hpaloc.compute import Compute
+from hpaloc.ranks import ALONE, Ranks
 
+# From images to logits: a network, compiled or not, or one that adds up gradients of processes.
+Forward = Callable[[torch.Tensor], torch.Tensor]
 # The losses of a batch by its logits (float32 N × 28); loss_total is minimised.
 Losses = Callable[[torch.Tensor], dict[str, torch.Tensor]]
 
 
 def backward(
     network: torch.nn.Module,
+    forward: Forward,
     images: torch.Tensor,
     losses: Losses,
     seed: Callable[[int], int],
     scaler: torch.amp.GradScaler,
     compute: Compute,
     part_size: int,
+    ranks: Ranks = ALONE,
+    total: int | None = None,
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """Adds the gradient of ``loss_total`` to the parameters; gives logits (float32) and losses.
+
+    ``images`` are this process's share of the batch's ``total``, logits and losses those of the
+    whole. ``forward`` is how images go through ``network``; of several processes, it adds up their
+    gradients and divides by their number (DistributedDataParallel).
 
     ``part_size`` images at most go through the network at a time. Losses are functions of all
     logits of a batch, and the soft-F1 over classes is no mean over its images. So the parts go
@@ -29,48 +42,66 @@ def backward(
     averages in the second pass only. ``seed(part)`` seeds torch before a part, the same in both
     passes, so that dropout draws the same.
     """
-    parts = images.tensor_split(-(-len(images) // part_size))
+    total = len(images) if total is None else total
+    parts = images.tensor_split(max(1, -(-ranks.most(total) // part_size)))
+    seeds = [seed(number * ranks.count + ranks.number) for number in range(len(parts))]
+
+    def logits_of(number: int) -> torch.Tensor:
+        with record_function("forward"):
+            return _logits(forward, parts[number], seeds[number], compute)
+
     if len(parts) == 1:
-        logits = _logits(network, images, seed(0), compute)
+        graphs = [logits_of(0)]
+        found = graphs[0].detach()
+    else:
+        graphs = []
+        before = _copied_buffers(network)
+        with torch.no_grad():
+            found = torch.cat([logits_of(number) for number in range(len(parts))])
+        _restore_buffers(network, before)
+
+    with record_function("losses"):
+        logits = ranks.together(found, total).requires_grad_()
         scores = losses(logits)
         scaler.scale(scores["loss_total"]).backward()
-        return logits.detach(), scores
-
-    before = _copied_buffers(network)
-    with torch.no_grad():
-        logits = torch.cat(
-            [_logits(network, part, seed(number), compute) for number, part in enumerate(parts)]
-        )
-    _restore_buffers(network, before)
-    logits.requires_grad_()
-    scores = losses(logits)
-    scaler.scale(scores["loss_total"]).backward()
-    gradients = logits.grad.tensor_split(len(parts))
-    for number, (part, gradient) in enumerate(zip(parts, gradients, strict=True)):
-        _logits(network, part, seed(number), compute).backward(gradient)
-    return logits.detach(), scores
+        # The mean over the processes becomes the sum.
+        mine = logits.grad[ranks.share(total)] * ranks.count
+    for number, gradient in enumerate(mine.tensor_split(len(parts))):
+        is_last = number == len(parts) - 1
+        with nullcontext() if is_last or ranks.count == 1 else forward.no_sync():
+            graph = graphs[number] if graphs else logits_of(number)
+            with record_function("backward"):
+                graph.backward(gradient)
+    return logits.detach(), {name: score.detach() for name, score in scores.items()}
 
 
 def backward_that_fits(
     network: torch.nn.Module,
+    forward: Forward,
     images: torch.Tensor,
     losses: Losses,
     seed: Callable[[int], int],
     scaler: torch.amp.GradScaler,
     compute: Compute,
     part_size: int,
+    ranks: Ranks = ALONE,
+    total: int | None = None,
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor], int]:
     """As ``backward`` into no gradient, with half the ``part_size`` whenever memory is short.
 
-    Gives the size that fitted too. Raises torch.OutOfMemoryError where one image does not fit.
+    Gives the size that fitted too. Raises torch.OutOfMemoryError where one image does not fit,
+    and where several processes train: one alone must not begin anew.
     """
     before = _copied_buffers(network)
     while True:
         network.zero_grad(set_to_none=True)
         try:
-            return *backward(network, images, losses, seed, scaler, compute, part_size), part_size
+            logits, scores = backward(
+                network, forward, images, losses, seed, scaler, compute, part_size, ranks, total
+            )
+            return logits, scores, part_size
         except torch.OutOfMemoryError:
-            if part_size == 1:
+            if part_size == 1 or ranks.count > 1:
                 raise
         # Not in the handler: the exception's frames hold what has to be freed.
         part_size = -(-min(part_size, len(images)) // 2)
@@ -79,19 +110,25 @@ def backward_that_fits(
             torch.cuda.empty_cache()
 
 
-def _copied_buffers(network: torch.nn.Module) -> list[torch.Tensor]:
+def _copied_buffers(network: torch.nn.Module) -> list[list[torch.Tensor]]:
     """What a forward pass changes: the running averages of batch norm."""
-    return [buffer.clone() for buffer in network.buffers()]
+    # All of a type at once: one by one, 300 small copies in a step keep a GPU waiting.
+    return [torch._foreach_add(buffers, 0) for buffers in _buffers_by_type(network)]
 
 
-def _restore_buffers(network: torch.nn.Module, copies: list[torch.Tensor]) -> None:
-    for buffer, copy in zip(network.buffers(), copies, strict=True):
-        buffer.copy_(copy)
+def _restore_buffers(network: torch.nn.Module, copies: list[list[torch.Tensor]]) -> None:
+    for buffers, former in zip(_buffers_by_type(network), copies, strict=True):
+        torch._foreach_copy_(buffers, former)
 
 
-def _logits(
-    network: torch.nn.Module, images: torch.Tensor, seed: int, compute: Compute
-) -> torch.Tensor:
+def _buffers_by_type(network: torch.nn.Module) -> list[list[torch.Tensor]]:
+    types: dict[torch.dtype, list[torch.Tensor]] = {}
+    for buffer in network.buffers():
+        types.setdefault(buffer.dtype, []).append(buffer)
+    return list(types.values())
+
+
+def _logits(forward: Forward, images: torch.Tensor, seed: int, compute: Compute) -> torch.Tensor:
     torch.manual_seed(seed)
     with compute.autocast():
-        return network(images).float()
+        return forward(images).float()

@@ -7,14 +7,13 @@ from pathlib import Path
 
 from hpaloc.checkpoint import Checkpoint, disk_full_in_words, save_checkpoint
 from hpaloc.lease import Lease
-from hpaloc.preemption import Preempted
 
 
 class Keeper:
     """Writes to the state in ``folder`` while this process has its lease.
 
     ``every_s`` seconds of work are lost at most when the process is killed, and the validation
-    that it was in; ``asked_to_stop`` says whether it is to end.
+    that it was in; ``asked_to_stop`` says whether the process is to end.
     """
 
     def __init__(
@@ -24,16 +23,12 @@ class Keeper:
         self.every_s, self.asked_to_stop = every_s, asked_to_stop
         self.stored_at = time.monotonic()
 
-    def pause(self, state: Callable[[], Checkpoint]) -> None:
-        """Between two steps: stores ``state()`` where it is time; where the process is asked to
-        stop, stores it and raises Preempted."""
+    def pause(self, state: Callable[[], Checkpoint], ends: bool) -> None:
+        """Between two steps: stores ``state()`` where it is time, or where training ``ends``."""
         if self.lease.lost:
             self.lease.ensure()
-        asked = self.asked_to_stop()
-        if asked or time.monotonic() - self.stored_at >= self.every_s:
+        if ends or time.monotonic() - self.stored_at >= self.every_s:
             self.save(state())
-        if asked:
-            raise Preempted
 
     def save(self, state: Checkpoint) -> None:
         with self.writing():

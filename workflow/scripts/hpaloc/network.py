@@ -71,7 +71,7 @@ class Network(nn.Module):
         self.head = nn.Linear(body.num_features * pool**2, N_CLASSES)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        maps = self.body.forward_features(self.normalise(images))
+        maps = self.body(self.normalise(images))
         return self.head(self.dropout(self.pool(maps).flatten(1)))
 
 

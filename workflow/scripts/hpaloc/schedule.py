@@ -9,6 +9,9 @@ from typing import Any
 # The losses of training, in their order.
 BCE, SOFT_F1, SOFT_F1_SCALED = "bce", "soft_f1", "soft_f1_scaled"
 
+# Every so many steps what was recorded of them is read from the device.
+LOOK_EVERY = 16
+
 # An improvement of the smoothed loss by less than this share counts as none (PyTorch's default).
 _LEAST_IMPROVEMENT = 1e-4
 
@@ -90,6 +93,18 @@ def plateau_step(
         "best": best,
         "bad_steps": bad_steps,
     }
+
+
+def looked_at(step: int) -> slice:
+    """The steps, as places in the list of all, whose losses the plateau looks at after ``step``.
+
+    It looks every LOOK_EVERY steps, at losses that are as many steps old: those have come from the
+    GPU by then, and nothing waits for newer ones. So the rate is a function of the losses alone,
+    and not of when they came.
+    """
+    if step % LOOK_EVERY:
+        return slice(0, 0)
+    return slice(max(0, step - 2 * LOOK_EVERY), max(0, step - LOOK_EVERY))
 
 
 def cosine_rate(base: float, step: int, steps_per_epoch: int, epochs: int, warmup: float) -> float:

@@ -12,6 +12,7 @@ import torch
 
 from hpaloc.classes import CHANNELS
 from hpaloc.compute import Compute
+from hpaloc.device_batches import to_device
 from hpaloc.geometry import resized
 from hpaloc.images import (
     RGB_PLANE,
@@ -22,7 +23,7 @@ from hpaloc.images import (
     resize_area,
 )
 from hpaloc.network import Network
-from hpaloc.predict import probabilities, to_device
+from hpaloc.predict import probabilities
 
 # The atlas's coding (quality, 4:2:0); a plane of a colour file holds the signal of one channel.
 _JPG = [
@@ -94,6 +95,6 @@ def seconds_per_image(
             start = time.perf_counter()
             # list(): an error of a thread is raised here.
             list(executor.map(read_file, *zip(*work, strict=True)))
-            probabilities(network, to_device(torch.from_numpy(batch), compute), compute)
+            probabilities(network, to_device(torch.from_numpy(batch), compute), compute).cpu()
             times.append((time.perf_counter() - start) / batch_size)
     return median(times[1:])

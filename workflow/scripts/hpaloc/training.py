@@ -3,14 +3,16 @@
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch.nn.parallel import DistributedDataParallel
+from torch.profiler import record_function
 
 from hpaloc import losses, schedule
 from hpaloc.checkpoint import (
@@ -20,22 +22,28 @@ from hpaloc.checkpoint import (
     save_validation,
     weights_file,
 )
-from hpaloc.classes import N_CLASSES
+from hpaloc.classes import CHANNELS, N_CLASSES
+from hpaloc.compiled import compiled, wanted
 from hpaloc.compute import Compute
-from hpaloc.feed import Batch, n_views
+from hpaloc.device_batches import on_device
+from hpaloc.feed import Batch
 from hpaloc.fold_data import FoldData
-from hpaloc.gradient import backward_that_fits
+from hpaloc.gradient import Forward, backward_that_fits
 from hpaloc.history import PHASES, STEP_NUMBERS
 from hpaloc.keeper import Keeper
 from hpaloc.log import InputError, duration
 from hpaloc.network import build_network, count_parameters, load_pretrained, save_weights
 from hpaloc.optimizer import build_optimizer, learning_rate
-from hpaloc.predict import mean_probabilities, to_device
+from hpaloc.predict import mean_probabilities
+from hpaloc.preemption import Preempted
+from hpaloc.ranks import ALONE, Ranks
+from hpaloc.step_records import StepRecords
 from hpaloc.validation import epoch_row
 
 log = logging.getLogger("hpaloc")
 
 _LOG_EVERY_S = 10.0
+_SOFT_F1 = STEP_NUMBERS.index("soft_f1_loss")
 
 ADVICE = (
     "The epochs before it are kept in the state folder. Try a smaller optimizer.learning_rate, a"
@@ -43,37 +51,44 @@ ADVICE = (
 )
 
 
+@dataclass
+class Setup:
+    """What makes the steps of a fold; ``forward`` is how images go through ``network``."""
+
+    recipe: dict[str, Any]
+    fold: int
+    data: FoldData
+    compute: Compute
+    ranks: Ranks
+    network: torch.nn.Module
+    forward: Forward
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    class_weights: torch.Tensor
+    records: StepRecords
+
+
 def train(
     recipe: dict[str, Any],
     fold: int,
     data: FoldData,
-    keeper: Keeper,
+    folder: Path,
+    keeper: Keeper | None,
     compute: Compute,
     pretrained: Path | None = None,
+    ranks: Ranks = ALONE,
 ) -> Checkpoint:
     """Trains until the recipe's end or until validation stops moving; returns the last checkpoint.
 
-    Goes on from the checkpoint in the keeper's folder if there is one. The exported epoch is the
+    Goes on from the checkpoint in the state's ``folder`` if there is one. The exported epoch is the
     one with the best validation macro F1 at its own best global threshold; of equal ones the
-    earliest. Raises InputError when the loss is no finite number, and Preempted when the keeper
-    is asked to stop.
+    earliest. Of several processes (``ranks``) each calls this, and the first one alone has a
+    keeper, which writes. Raises InputError when the loss is no finite number, and Preempted when
+    the keeper is asked to stop.
     """
-    folder = keeper.folder
-    torch.manual_seed(_seed(recipe, fold, 0))
-    network = build_network(recipe)
-    if pretrained is not None:
-        load_pretrained(network, pretrained)
-    network.to(compute.device)
-    optimizer = build_optimizer(network, recipe["optimizer"])
-    scaler = torch.amp.GradScaler(compute.device.type, enabled=compute.dtype is torch.float16)
-
     state = load_checkpoint(folder)
-    if state.network:
-        network.load_state_dict(state.network)
-        optimizer.load_state_dict(state.optimizer)
-        if state.scaler:  # none from a device that needs no scaling
-            scaler.load_state_dict(state.scaler)
-        state.network, state.optimizer, state.scaler = {}, {}, {}
+    setup = set_up(recipe, fold, data, compute, pretrained, ranks, state)
+    if state.step:
         log.info("going on after epoch %d (step %d), from %s", state.epoch, state.step, folder)
         for words in state.warnings:
             log.warning("%s", words)
@@ -81,35 +96,38 @@ def train(
         state.plateau = schedule.new_plateau(recipe["optimizer"]["learning_rate"])
         log.info(
             "training %s (%d parameters) on %d images, validating on %d",
-            recipe["network"], count_parameters(network),
+            recipe["network"], count_parameters(setup.network),
             len(data.rows), len(data.validation_rows),
         )  # fmt: skip
+    network = setup.network
 
     def with_tensors() -> Checkpoint:
+        _complete(setup, state)
         return replace(
             state,
             network=network.state_dict(),
-            optimizer=optimizer.state_dict(),
-            scaler=scaler.state_dict(),
+            optimizer=setup.optimizer.state_dict(),
+            scaler=setup.scaler.state_dict(),
         )
 
-    def pause() -> None:
-        keeper.pause(with_tensors)
+    def pause(together: bool) -> None:
+        """Stores the state where it is time, and ends where a stop was asked for: of several
+        processes only where all are ``together``, lest one waits for another that has ended."""
+        asked = keeper is not None and keeper.asked_to_stop()
+        if ranks.count > 1:
+            asked = together and ranks.any(asked)
+        if keeper:
+            keeper.pause(with_tensors, asked)
+        if asked:
+            ranks.wait()  # torchrun ends all where one ends: not before the state is stored
+            raise Preempted
 
     _warn_of_unreached_switch(recipe, len(data.rows))
     while not state.finished:
         epoch, started = state.epoch + 1, time.monotonic()
-        train_epoch(network, optimizer, scaler, recipe, fold, data, state, compute, pause)
-        network.eval()
-        (validation,) = mean_probabilities(
-            [network],
-            lambda view, epoch=epoch: _with_pauses(
-                data.validation_batches(recipe, epoch, view), pause
-            ),
-            len(data.validation_rows),
-            n_views(recipe["tta"]["validation"]),
-            compute,
-        )
+        train_epoch(setup, state, pause)
+        ranks.take_buffers_of_first(network)
+        validation = _validated(setup, epoch, pause)
         if not np.isfinite(validation).all():
             raise InputError(
                 f"training stopped after step {state.step} (epoch {epoch}): the network answers"
@@ -130,105 +148,181 @@ def train(
             counts=None,
         )
         state.finished = _is_last(state, recipe)
-        with keeper.writing():
-            if best:
-                save_weights(network, weights_file(folder, epoch))
-            save_validation(folder, epoch, validation)
-        # A finished fold needs no more than its history, its weights and its probabilities.
-        keeper.save(state if state.finished else with_tensors())
-        forget_old(folder, (best_before, state.best_epoch), recipe["save_epochs"])
+        if keeper:
+            with keeper.writing():
+                if best:
+                    save_weights(network, weights_file(folder, epoch))
+                save_validation(folder, epoch, validation)
+            # A finished fold needs no more than its history, its weights and its probabilities.
+            keeper.save(state if state.finished else with_tensors())
+            forget_old(folder, (best_before, state.best_epoch), recipe["save_epochs"])
         _log_epoch(row, state, recipe, time.monotonic() - started)
     return state
 
 
-def train_epoch(
-    network: torch.nn.Module,
-    optimizer: torch.optim.Optimizer,
-    scaler: torch.amp.GradScaler,
+def set_up(
     recipe: dict[str, Any],
     fold: int,
     data: FoldData,
-    state: Checkpoint,
     compute: Compute,
-    pause: Callable[[], None],
-) -> None:
+    pretrained: Path | None,
+    ranks: Ranks,
+    state: Checkpoint,
+) -> Setup:
+    """The network and its optimizer on the device, as ``state`` left them (and its tensors are
+    moved there) or new, compiled where the recipe asks for it and the machine can."""
+    torch.manual_seed(_seed(recipe, fold, 0))
+    network = build_network(recipe)
+    if pretrained is not None:
+        load_pretrained(network, pretrained)
+    network.to(compute.device).train()
+    weights = losses.class_weights(data.labels, recipe["loss"]["class_weight"])
+    forward: Forward = network
+    if ranks.count > 1:
+        if compute.device.type == "cuda":
+            network = torch.nn.SyncBatchNorm.convert_sync_batchnorm(network)
+            network.to(memory_format=torch.channels_last)
+        forward = DistributedDataParallel(
+            network, broadcast_buffers=False, gradient_as_bucket_view=True
+        )
+    setup = Setup(
+        recipe, fold, data, compute, ranks, network, forward,
+        build_optimizer(network, recipe["optimizer"]),
+        torch.amp.GradScaler(compute.device.type, enabled=compute.dtype is torch.float16),
+        torch.from_numpy(weights).to(compute.device),
+        StepRecords(compute),
+    )  # fmt: skip
+    if state.network:
+        network.load_state_dict(state.network)
+        setup.optimizer.load_state_dict(state.optimizer)
+        if state.scaler:  # none from a device that needs no scaling
+            setup.scaler.load_state_dict(state.scaler)
+        state.network, state.optimizer, state.scaler = {}, {}, {}
+    compile_forward(setup, state.part_size or recipe["batch_size"])
+    return setup
+
+
+def compile_forward(setup: Setup, batch_size: int) -> None:
+    """Compiles the network for batches of that size, where it is asked for and memory suffices.
+
+    Not where several processes synchronise batch norm: each of its layers would break the graph.
+    """
+    if setup.ranks.count > 1 or not wanted(setup.recipe["compile"], setup.compute):
+        return
+    size = setup.recipe["image_size"]
+    images = torch.zeros(
+        (batch_size, size, size, len(CHANNELS)), dtype=torch.uint8, device=setup.compute.device
+    )
+    setup.forward = setup.network
+    try:
+        setup.forward = compiled(setup.network, images, setup.compute)
+    except torch.OutOfMemoryError:
+        log.info("the GPU's memory does not hold %d images: not compiled for them", batch_size)
+
+
+def train_epoch(setup: Setup, state: Checkpoint, pause: Callable[[bool], None]) -> None:
     """What is left of a pass over the training batches, with ``pause`` after every step.
 
-    ``state`` follows every step: its rows of STEP_NUMBERS, the plateau, and the counts of all 28
-    classes over the epoch's draws, called from 0.5 on.
+    ``state`` follows the steps: the plateau, the counts of all 28 classes over the epoch's draws,
+    called from 0.5 on, and rows of STEP_NUMBERS, which come in the background (see _complete).
     """
+    recipe, compute = setup.recipe, setup.compute
     epoch = state.epoch + 1
-    weights = losses.class_weights(data.labels, recipe["loss"]["class_weight"])
-    weights = torch.from_numpy(weights).to(compute.device)
     counts = torch.zeros(3, N_CLASSES) if state.counts is None else state.counts
     state.counts = counts.to(compute.device)
-    steps_per_epoch = _steps_per_epoch(recipe, len(data.rows))
+    steps_per_epoch = _steps_per_epoch(recipe, len(setup.data.rows))
     done = len(_steps_of(state, epoch))
-    if done == steps_per_epoch:
-        return
     images_done, started = 0, time.monotonic()
     last_log = started
-    network.train()
-    for batch in data.training_batches(recipe, epoch, first_step=done):
+    setup.network.train()
+    batches = iter(())
+    if done < steps_per_epoch:
+        batches = setup.data.training_batches(recipe, epoch, done, setup.ranks)
+    for batch in _timed_batches(on_device(batches, compute)):
         step = state.step + 1
-        images = to_device(batch.images, compute)
-        targets = to_device(batch.targets, compute)
         phase = schedule.phase_of(recipe["loss"], epoch, step)
         rate = learning_rate(recipe, step, steps_per_epoch, state.plateau)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-
         part_size = state.part_size or recipe["batch_size"]
-        logits, scores, fitting = backward_that_fits(
-            network,
-            images,
-            partial(
-                step_losses,
-                targets=targets,
-                class_weights=weights,
-                loss=recipe["loss"],
-                phase=phase,
-            ),
-            # Dropout, the one draw made by torch, begins anew in every step: so a resumed run
-            # draws what an uninterrupted one draws.
-            partial(_seed, recipe, fold, step),
-            scaler,
-            compute,
-            part_size,
-        )
+        scores, step_counts, fitting = train_step(setup, batch, step, phase, rate, part_size)
         if fitting < part_size:
-            _note_split(state, fitting, len(images), step)
-        scaler.unscale_(optimizer)
-        gradients = [p.grad for p in network.parameters() if p.grad is not None]
-        scores["gradient_norm"] = torch.nn.utils.get_total_norm(gradients)
-        called = (logits >= 0).float()
-        state.counts += torch.stack([(called * targets).sum(0), called.sum(0), targets.sum(0)])
-        scores |= dict(
-            zip(
-                ("macro_f1", "micro_precision", "micro_recall", "iou"),
-                losses.batch_scores(called, targets),
-                strict=True,
-            )
-        )
-        # The only wait for the device in a step.
-        values = torch.stack([score.detach() for score in scores.values()]).tolist()
-        row = dict(zip(scores, values, strict=True))
-        _check_finite(row, step, epoch, rate)
-        scaler.step(optimizer)
-        scaler.update()
-
-        if recipe["schedule"]["name"] == "plateau":
-            state.plateau = schedule.plateau_step(
-                state.plateau, row["soft_f1_loss"], recipe["schedule"]
-            )
-        row |= {"step": step, "epoch": epoch, "learning_rate": rate, "phase": PHASES.index(phase)}
-        state.steps.append([row[name] for name in STEP_NUMBERS])
+            _note_split(state, fitting, len(batch.targets), step)
+            compile_forward(setup, fitting)
+        state.counts += step_counts
+        numbers = {
+            "step": step, "epoch": epoch, "learning_rate": rate, "phase": PHASES.index(phase)
+        }  # fmt: skip
+        setup.records.add(numbers, scores)
         state.step, done = step, done + 1
-        images_done += len(images)
+        images_done += len(batch.targets)
+        is_look = step % schedule.LOOK_EVERY == 0
+        if is_look:
+            _keep(state, setup.records.received())  # sent LOOK_EVERY steps ago
+            setup.records.send()
+        if recipe["schedule"]["name"] == "plateau":
+            for row in state.steps[schedule.looked_at(step)]:
+                state.plateau = schedule.plateau_step(
+                    state.plateau, row[_SOFT_F1], recipe["schedule"]
+                )
         if time.monotonic() - last_log >= _LOG_EVERY_S:
+            _complete(setup, state)
             last_log = time.monotonic()
+            row = dict(zip(STEP_NUMBERS, state.steps[-1], strict=True))
             _log_step(row, done, steps_per_epoch, images_done / (last_log - started), recipe)
-        pause()
+        pause(is_look)
+    _complete(setup, state)
+
+
+def _complete(setup: Setup, state: Checkpoint) -> None:
+    """Waits for the rows of all steps that were made."""
+    _keep(state, setup.records.all())
+
+
+def _keep(state: Checkpoint, rows: list[list[float]]) -> None:
+    for row in rows:
+        _check_finite(dict(zip(STEP_NUMBERS, row, strict=True)))
+    state.steps.extend(rows)
+
+
+def train_step(
+    setup: Setup, batch: Batch, step: int, phase: str, rate: float, part_size: int
+) -> tuple[dict[str, torch.Tensor], torch.Tensor, int]:
+    """One step on a batch on the device: STEP_SCORES, the counts of hits, calls and positives of
+    the 28 classes (3 × 28), and how many images at a time the GPU's memory held."""
+    targets, optimizer = batch.targets, setup.optimizer
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    logits, scores, fitting = backward_that_fits(
+        setup.network,
+        setup.forward,
+        batch.images,
+        partial(
+            step_losses,
+            targets=targets,
+            class_weights=setup.class_weights,
+            loss=setup.recipe["loss"],
+            phase=phase,
+        ),
+        # Dropout, the one draw made by torch, begins anew in every step: so a resumed run
+        # draws what an uninterrupted one draws.
+        partial(_seed, setup.recipe, setup.fold, step),
+        setup.scaler,
+        setup.compute,
+        part_size,
+        setup.ranks,
+        len(targets),
+    )
+    with record_function("optimizer"):
+        setup.scaler.unscale_(optimizer)
+        gradients = [p.grad for p in setup.network.parameters() if p.grad is not None]
+        scores["gradient_norm"] = torch.nn.utils.get_total_norm(gradients)
+        setup.scaler.step(optimizer)
+        setup.scaler.update()
+    with record_function("scores"):
+        called = (logits >= 0).float()
+        counts = torch.stack([(called * targets).sum(0), called.sum(0), targets.sum(0)])
+        names = ("macro_f1", "micro_precision", "micro_recall", "iou")
+        scores |= dict(zip(names, losses.batch_scores(called, targets), strict=True))
+    return scores, counts, fitting
 
 
 def step_losses(
@@ -259,9 +353,31 @@ def step_losses(
     }
 
 
-def _with_pauses(batches: Iterable[Batch], pause: Callable[[], None]) -> Iterator[Batch]:
-    for batch in batches:
-        pause()
+def _validated(setup: Setup, epoch: int, pause: Callable[[bool], None]) -> np.ndarray:
+    """Validation probabilities, float32 n × 28, of the images of all processes."""
+    ranks, recipe, rows = setup.ranks, setup.recipe, setup.data.validation_rows
+    setup.network.eval()
+    share = ranks.share(len(rows))
+    # Of several processes none may stop alone, and these have different numbers of batches.
+    alone = ranks.count == 1
+    (mine,) = mean_probabilities(
+        [setup.forward if alone else setup.network],
+        setup.data.validation_batches(recipe, epoch, ranks),
+        share.stop - share.start,
+        recipe["tta"]["validation"],
+        setup.compute,
+        lambda _: pause(alone),
+    )
+    return ranks.together(torch.from_numpy(mine), len(rows)).numpy()
+
+
+def _timed_batches(batches: Iterator[Batch]) -> Iterator[Batch]:
+    """``batches``, with what they are waited for under a name of its own in profiles."""
+    while True:
+        with record_function("wait for a batch"):
+            batch = next(batches, None)
+        if batch is None:
+            return
         yield batch
 
 
@@ -317,14 +433,14 @@ def _note_split(state: Checkpoint, part_size: int, batch_size: int, step: int) -
     log.warning("%s", state.warnings[-1])
 
 
-def _check_finite(row: dict[str, float], step: int, epoch: int, rate: float) -> None:
+def _check_finite(row: dict[str, float]) -> None:
     if math.isfinite(row["loss_total"]):
         return
     raise InputError(
-        f"training stopped at step {step} (epoch {epoch}): the loss is {row['loss_total']}"
-        f" (BCE {row['bce']:.4g}, weighted BCE {row['weighted_bce']:.4g}, soft-F1 loss"
-        f" {row['soft_f1_loss']:.4g}; gradient norm {row['gradient_norm']:.4g}; learning rate"
-        f" {rate:.3g}). {ADVICE}"
+        f"training stopped at step {row['step']:.0f} (epoch {row['epoch']:.0f}): the loss is"
+        f" {row['loss_total']} (BCE {row['bce']:.4g}, weighted BCE {row['weighted_bce']:.4g},"
+        f" soft-F1 loss {row['soft_f1_loss']:.4g}; gradient norm {row['gradient_norm']:.4g};"
+        f" learning rate {row['learning_rate']:.3g}). {ADVICE}"
     )
 
 

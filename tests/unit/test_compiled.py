@@ -1,0 +1,79 @@
+"""The compiled forward pass, on the CPU."""
+
+import logging
+
+import pytest
+import torch
+from training_case import recipe
+
+from hpaloc.compiled import compiled, wanted
+from hpaloc.compute import Compute
+from hpaloc.network import build_network
+
+CPU = Compute(torch.device("cpu"), torch.float32)
+IMAGES = torch.randint(
+    0, 256, (3, 64, 64, 4), dtype=torch.uint8, generator=torch.Generator().manual_seed(1)
+)
+
+
+def network() -> torch.nn.Module:
+    torch.manual_seed(1)
+    return build_network(recipe(dropout=0.0)).train()
+
+
+@pytest.fixture(scope="module")
+def trained() -> tuple[torch.nn.Module, torch.nn.Module, list[int]]:
+    """A network that trained a step compiled, one that did not, and the batches that the first saw
+    as it is."""
+    plain, other = network(), network()
+    uncompiled: list[int] = []
+    other.register_forward_hook(
+        lambda module, images, logits: None if torch.compiler.is_compiling() else uncompiled.append(
+            len(images[0])
+        )
+    )
+    forward = compiled(other, IMAGES, CPU)
+    uncompiled.clear()
+    for one in (plain, forward):
+        one(IMAGES).square().mean().backward()
+        with torch.no_grad():
+            one(IMAGES[:2])
+    return plain, other, uncompiled
+
+
+def test_a_compiled_network_has_the_same_gradients_and_running_averages(trained) -> None:
+    plain, other, uncompiled = trained
+    for one, two in zip(plain.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(two.grad, one.grad, rtol=1e-3, atol=1e-4)
+    assert uncompiled == [2]  # another size of batch
+    # Trying it has left no trace in them.
+    for one, two in zip(plain.buffers(), other.buffers(), strict=True):
+        torch.testing.assert_close(two, one, rtol=1e-3, atol=1e-5)
+
+
+def test_where_no_compiler_works_the_network_goes_on_as_it_is(monkeypatch, caplog) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise RuntimeError("no compiler here\nand much more")
+
+    monkeypatch.setattr(torch, "compile", lambda network, **_: fails)
+    one = network()
+    before = [buffer.clone() for buffer in one.buffers()]
+    with caplog.at_level(logging.WARNING):
+        assert compiled(one, IMAGES, CPU) is one
+    assert "not compiled" in caplog.text and "no compiler here." in caplog.text
+    assert all(torch.equal(a, b) for a, b in zip(before, one.buffers(), strict=True))
+
+
+def test_memory_that_is_short_is_no_fault_of_the_compiler(monkeypatch) -> None:
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(torch, "compile", lambda network, **_: full)
+    with pytest.raises(torch.OutOfMemoryError):
+        compiled(network(), IMAGES, CPU)
+
+
+def test_a_gpu_compiles_by_itself_and_the_cpu_when_told() -> None:
+    gpu = Compute(torch.device("cuda"), torch.bfloat16)
+    assert wanted("auto", gpu) and not wanted("auto", CPU)
+    assert wanted(True, CPU) and not wanted(False, gpu)

@@ -1,0 +1,51 @@
+"""A trained network made ready to predict as fast as its device allows."""
+
+import copy
+import logging
+from typing import Any
+
+import torch
+from torch.fx.experimental.optimization import fuse
+
+from hpaloc.classes import CHANNELS
+from hpaloc.compiled import compiled, wanted
+from hpaloc.compute import Compute
+from hpaloc.gradient import Forward
+from hpaloc.network import Network
+
+log = logging.getLogger("hpaloc")
+
+# Up to this batch size the launches of kernels take longer than their work: recorded once as a
+# CUDA graph, they are replayed at a stroke.
+_SMALL_BATCH = 8
+
+
+def prepared(
+    network: Network, recipe: dict[str, Any], compute: Compute, batch_size: int | None = None
+) -> Forward:
+    """What maps uint8 images N × S × S × 4 on the device to logits, by a network in evaluation mode.
+
+    On the CPU the network itself: the same bits everywhere. On a GPU its batch norm is folded into
+    the convolutions, their weights are in the precision of ``compute``, and it is compiled for
+    batches of ``batch_size`` (the recipe's) where the recipe's ``compile`` asks for it.
+    """
+    if compute.device.type == "cpu":
+        return network
+    network = folded(network).to(compute.device)
+    network.body.to(compute.dtype)  # now, and not in every batch
+    if not wanted(recipe["compile"], compute):
+        return network
+    count, size = batch_size or recipe["batch_size"], recipe["image_size"]
+    images = torch.zeros(
+        (count, size, size, len(CHANNELS)), dtype=torch.uint8, device=compute.device
+    )
+    mode = "reduce-overhead" if count <= _SMALL_BATCH else None
+    return compiled(network, images, compute, mode)
+
+
+def folded(network: Network) -> Network:
+    """A copy in evaluation mode whose batch norm is part of the convolutions before it: the same
+    function, but for rounding."""
+    network = copy.deepcopy(network).eval()
+    network.body = fuse(network.body)
+    return network.to(memory_format=torch.channels_last)
