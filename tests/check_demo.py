@@ -11,9 +11,9 @@ import pandas as pd
 FIGURES = [
     "dataset_samples", "split_distribution", "augmentation", "architecture", "training_losses",
     "validation_f1_focal", "validation_f1_per_class", "pr_curve", "human_vs_machine",
-    "generations",
+    "generations", "training_step",
 ]  # fmt: skip
-TABLES = ["best_thresholds", "human_vs_machine", "speed", "summary"]
+TABLES = ["best_thresholds", "human_vs_machine", "speed", "summary", "training_step"]
 LEAST_MACRO_F1 = 0.25
 
 

@@ -18,10 +18,10 @@ def test_everything_was_made(finished):
     for name in (
         "dataset_samples", "split_distribution", "augmentation", "architecture", "training_losses",
         "validation_f1_focal", "validation_f1_per_class", "pr_curve", "human_vs_machine",
-        "generations",
+        "generations", "training_step",
     ):  # fmt: skip
         assert {f"figures/{name}.png", f"figures/{name}.pdf"} <= made
-    for name in ("best_thresholds", "human_vs_machine", "speed", "summary"):
+    for name in ("best_thresholds", "human_vs_machine", "speed", "summary", "training_step"):
         assert f"tables/{name}.csv" in made
     assert not [name for name in made if ".part" in name]
     assert finished.planned() == {}

@@ -28,8 +28,8 @@ def trained() -> tuple[torch.nn.Module, torch.nn.Module, list[int]]:
     plain, other = network(), network()
     uncompiled: list[int] = []
     other.register_forward_hook(
-        lambda module, images, logits: None if torch.compiler.is_compiling() else uncompiled.append(
-            len(images[0])
+        lambda module, images, logits: (
+            None if torch.compiler.is_compiling() else uncompiled.append(len(images[0]))
         )
     )
     forward = compiled(other, IMAGES, CPU)

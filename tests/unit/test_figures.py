@@ -18,6 +18,7 @@ import plot_human_vs_machine
 import plot_pr_curve
 import plot_split_distribution
 import plot_training_losses
+import plot_training_step
 import plot_validation_f1_focal
 import plot_validation_f1_per_class
 from hpaloc.classes import CLASS_NAMES, N_CLASSES, multi_hot
@@ -35,6 +36,7 @@ from hpaloc.folds import fold_counts
 from hpaloc.index import write_index
 from hpaloc.log import InputError
 from hpaloc.network import build_network
+from hpaloc.step_clock import PARTS
 
 # Labels of the Kaggle training set, class 0 to 27.
 LABELS = (
@@ -177,6 +179,12 @@ def write_inputs(
             truth, {("mean", "global"): probability > 0.3}, {"mean": probability}
         ),
     }
+    parts = {"part": [*PARTS, "rest"], "milliseconds": [1.0, 30.0, 0.4, 61.0, 3.0, 0.3, 0.2]}
+    step = pd.DataFrame(parts).assign(
+        step_milliseconds=95.9, images_per_second=667.4, steps=40, network="seresnext50_32x4d",
+        image_size=512, batch_size=64, device="NVIDIA H100 (cuda)",
+    )  # fmt: skip
+    tables["training_step.csv"] = step.assign(share=step["milliseconds"] / 95.9)
     published = pd.read_csv(PUBLISHED, dtype=str, keep_default_na=False)
     for name, person in (("alone", False), ("person", True)):
         answerers = made_answerers(images, person)
@@ -266,6 +274,7 @@ def programs(paths: dict[str, str], folds: int, recipe: dict = RECIPE) -> dict[s
              "--recipes", *(["bce"] + ["paper"] * (folds - 1))],
             True,
         ),
+        "training_step": (plot_training_step, ["--times", paths["training_step.csv"]], False),
     }  # fmt: skip
 
 
@@ -285,7 +294,7 @@ def run(name: str, inputs: dict[str, str], folder: Path, *more: str, folds: int 
 NAMES = (
     "dataset_samples", "split_distribution", "architecture", "training_losses",
     "validation_f1_focal", "validation_f1_per_class", "pr_curve", "human_vs_machine",
-    "human_vs_machine_with_person", "generations",
+    "human_vs_machine_with_person", "generations", "training_step",
 )  # fmt: skip
 
 

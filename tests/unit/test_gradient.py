@@ -65,7 +65,9 @@ def assert_same(left: list[torch.Tensor], right: list[torch.Tensor], **tolerance
 def test_parts_give_the_gradient_of_the_whole_batch(over, part_size) -> None:
     whole, parts = Small().eval(), Small().eval()  # batch norm that knows no batch
     logits, scores = backward(whole, whole, IMAGES, losses(over), seed, SCALER, CPU, 11)
-    split_logits, split_scores = backward(parts, parts, IMAGES, losses(over), seed, SCALER, CPU, part_size)
+    split_logits, split_scores = backward(
+        parts, parts, IMAGES, losses(over), seed, SCALER, CPU, part_size
+    )
     assert max(parts.tried) <= part_size
     assert_same(gradients(parts), gradients(whole))
     assert_same([split_logits, *split_scores.values()], [logits, *scores.values()])
@@ -74,7 +76,9 @@ def test_parts_give_the_gradient_of_the_whole_batch(over, part_size) -> None:
 def test_the_mean_of_the_parts_gradients_is_another_one() -> None:
     # Else the test above could not fail: the soft-F1 over classes is no mean over images.
     whole, mean = Small().eval(), Small().eval()
-    backward(whole, whole, IMAGES[:10], lambda logits: of(logits, slice(0, 10)), seed, SCALER, CPU, 10)
+    backward(
+        whole, whole, IMAGES[:10], lambda logits: of(logits, slice(0, 10)), seed, SCALER, CPU, 10
+    )
     for part in (slice(0, 5), slice(5, 10)):
         of(mean(IMAGES[part]), part)["loss_total"].div(2).backward()
     with pytest.raises(AssertionError):

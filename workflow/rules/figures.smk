@@ -25,6 +25,7 @@ rule figures:
                 "training_losses",
                 "validation_f1_focal",
                 "validation_f1_per_class",
+                "training_step",
                 *(["generations"] if config["generations"] else []),
                 *labelled_test("pr_curve", "human_vs_machine"),
             ],
@@ -268,4 +269,23 @@ rule plot_human_vs_machine:
         source=TEST_SOURCE,
     shell:
         "python $HPALOC/plot_human_vs_machine.py --per-class {input.per_class} --scores {input.scores} --recipe {params.recipe} --source {params.source}"
+        " --style {params.style:q} {params.mark} --png {output.png} --pdf {output.pdf} > {log} 2>&1"
+
+
+rule plot_training_step:
+    input:
+        times=f"{RESULTS}/tables/training_step.csv",
+    output:
+        png=figure("training_step", "Training", "Where the time of a step goes"),
+        pdf=f"{RESULTS}/figures/training_step.pdf",
+    log:
+        f"{RESULTS}/logs/plot_training_step.log",
+    conda:
+        "../../envs/tables.yaml"
+    params:
+        code=code_digest("plot_training_step"),
+        style=STYLE,
+        mark=MARK,
+    shell:
+        "python $HPALOC/plot_training_step.py --times {input.times}"
         " --style {params.style:q} {params.mark} --png {output.png} --pdf {output.pdf} > {log} 2>&1"

@@ -1,6 +1,6 @@
 # Needs: thresholds, predictions, evaluation and training records of the final recipe.
 # Makes: <results>/tables/ - Tables I, II and III of the paper and the numbers of its text, each
-# beside what the paper published (resources/paper/).
+# beside what the paper published (resources/paper/), and where the time of a training step goes.
 
 FINAL_EVALUATION = f"{RESULTS}/evaluation/{FINAL}/{TEST_SOURCE}"
 FINAL_PREDICTIONS = f"{RESULTS}/predictions/{FINAL}/{TEST_SOURCE}"
@@ -97,6 +97,38 @@ rule measure_speed:
         "python $HPALOC/measure_speed.py --arrays {input.arrays} --weights {input.weights}"
         " --model {input.model} --recipe {params.recipe:q} --published {input.published}"
         " --gpus {resources.gpu} --threads {threads} --table {output.table} > {log} 2>&1"
+
+
+rule measure_training_step:
+    input:
+        arrays=ancient(f"{arrays_folder(TRAIN_SOURCE)}/index.parquet"),
+        arrays_digest=f"{arrays_folder(TRAIN_SOURCE)}/index.sha256",
+        shards=ancient(
+            numbered(f"{arrays_folder(TRAIN_SOURCE)}/shard_{{}}.npy", shard_count(TRAIN_SOURCE))
+        ),
+        folds=ancient(f"{RESULTS}/folds/folds.parquet"),
+        folds_digest=f"{RESULTS}/folds/folds.sha256",
+    output:
+        table=f"{RESULTS}/tables/training_step.csv",
+    log:
+        f"{RESULTS}/logs/measure_training_step.log",
+    conda:
+        "../../envs/train.yaml"
+    # Every core: a job beside it would be measured too.
+    threads: workflow.cores or 16
+    resources:
+        gpu=min(1, config["gpus_per_fold"]),
+        nodes=1,
+        mem_mb=attempt_scaled(24_000),
+        runtime="1h",
+    params:
+        code=code_digest("measure_training_step"),
+        fold_number=FOLDS[0],
+        recipe=canonical_json(RECIPES[FINAL]),
+    shell:
+        "python $HPALOC/measure_training_step.py --arrays {input.arrays} --folds {input.folds}"
+        " --fold {params.fold_number} --recipe {params.recipe:q} --gpus {resources.gpu}"
+        " --workers {threads} --table {output.table} > {log} 2>&1"
 
 
 rule tabulate_summary:

@@ -58,9 +58,7 @@ def main(argv: list[str] | None = None) -> None:
     batches = view_batches(
         arrays, rows, recipe, views, "prediction", args.workers, recipe["batch_size"]
     )
-    probabilities = mean_probabilities(
-        forwards, batches, len(rows), views, compute, progress.add
-    )
+    probabilities = mean_probabilities(forwards, batches, len(rows), views, compute, progress.add)
     image_ids = arrays[0]["image_id"].to_numpy()[rows]
     write_parquet(part_table(image_ids, args.folds, probabilities), args.predictions)
     write_digest(args.predictions, args.digest)

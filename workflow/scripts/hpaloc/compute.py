@@ -60,7 +60,8 @@ def choose_compute(precision: str, torch_threads: int, gpus: int = 1) -> Compute
 
 
 def describe(device: torch.device) -> str:
-    """``NVIDIA H100 (cuda)``, or ``the CPU, 2 threads``."""
+    """``NVIDIA H100 (cuda)``, or ``the CPU (2 threads)``."""
     if device.type == "cuda":
         return f"{torch.cuda.get_device_name(device)} (cuda)"
-    return f"the CPU, {torch.get_num_threads()} threads"
+    threads = torch.get_num_threads()
+    return f"the CPU ({threads} thread{'s' if threads > 1 else ''})"

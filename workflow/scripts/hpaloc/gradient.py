@@ -5,10 +5,10 @@ from collections.abc import Callable
 from contextlib import nullcontext
 
 import torch
-from torch.profiler import record_function
 
 from hpaloc.compute import Compute
 from hpaloc.ranks import ALONE, Ranks
+from hpaloc.step_clock import BACKWARD, FORWARD, LOSSES, part
 
 # From images to logits: a network, compiled or not, or one that adds up gradients of processes.
 Forward = Callable[[torch.Tensor], torch.Tensor]
@@ -47,7 +47,7 @@ def backward(
     seeds = [seed(number * ranks.count + ranks.number) for number in range(len(parts))]
 
     def logits_of(number: int) -> torch.Tensor:
-        with record_function("forward"):
+        with part(FORWARD):
             return _logits(forward, parts[number], seeds[number], compute)
 
     if len(parts) == 1:
@@ -60,7 +60,7 @@ def backward(
             found = torch.cat([logits_of(number) for number in range(len(parts))])
         _restore_buffers(network, before)
 
-    with record_function("losses"):
+    with part(LOSSES):
         logits = ranks.together(found, total).requires_grad_()
         scores = losses(logits)
         scaler.scale(scores["loss_total"]).backward()
@@ -70,7 +70,7 @@ def backward(
         is_last = number == len(parts) - 1
         with nullcontext() if is_last or ranks.count == 1 else forward.no_sync():
             graph = graphs[number] if graphs else logits_of(number)
-            with record_function("backward"):
+            with part(BACKWARD):
                 graph.backward(gradient)
     return logits.detach(), {name: score.detach() for name, score in scores.items()}
 

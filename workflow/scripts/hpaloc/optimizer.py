@@ -22,9 +22,7 @@ def build_optimizer(network: torch.nn.Module, settings: dict[str, Any]) -> torch
         case "adamw":
             return torch.optim.AdamW(parameters, fused=fused, **common)
         case "sgd":
-            return torch.optim.SGD(
-                parameters, momentum=0.9, nesterov=True, fused=fused, **common
-            )
+            return torch.optim.SGD(parameters, momentum=0.9, nesterov=True, fused=fused, **common)
         case name:
             raise InputError(f"optimizer.name {name!r} is none of adadelta, adamw, sgd.")
 

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch.nn.parallel import DistributedDataParallel
-from torch.profiler import record_function
 
 from hpaloc import losses, schedule
 from hpaloc.checkpoint import (
@@ -37,6 +36,7 @@ from hpaloc.optimizer import build_optimizer, learning_rate
 from hpaloc.predict import mean_probabilities
 from hpaloc.preemption import Preempted
 from hpaloc.ranks import ALONE, Ranks
+from hpaloc.step_clock import OPTIMIZER, SCORES, WAIT, part
 from hpaloc.step_records import StepRecords
 from hpaloc.validation import epoch_row
 
@@ -238,7 +238,7 @@ def train_epoch(setup: Setup, state: Checkpoint, pause: Callable[[bool], None]) 
     batches = iter(())
     if done < steps_per_epoch:
         batches = setup.data.training_batches(recipe, epoch, done, setup.ranks)
-    for batch in _timed_batches(on_device(batches, compute)):
+    for batch in _waited_for(on_device(batches, compute)):
         step = state.step + 1
         phase = schedule.phase_of(recipe["loss"], epoch, step)
         rate = learning_rate(recipe, step, steps_per_epoch, state.plateau)
@@ -311,13 +311,13 @@ def train_step(
         setup.ranks,
         len(targets),
     )
-    with record_function("optimizer"):
+    with part(OPTIMIZER):
         setup.scaler.unscale_(optimizer)
         gradients = [p.grad for p in setup.network.parameters() if p.grad is not None]
         scores["gradient_norm"] = torch.nn.utils.get_total_norm(gradients)
         setup.scaler.step(optimizer)
         setup.scaler.update()
-    with record_function("scores"):
+    with part(SCORES):
         called = (logits >= 0).float()
         counts = torch.stack([(called * targets).sum(0), called.sum(0), targets.sum(0)])
         names = ("macro_f1", "micro_precision", "micro_recall", "iou")
@@ -371,10 +371,10 @@ def _validated(setup: Setup, epoch: int, pause: Callable[[bool], None]) -> np.nd
     return ranks.together(torch.from_numpy(mine), len(rows)).numpy()
 
 
-def _timed_batches(batches: Iterator[Batch]) -> Iterator[Batch]:
-    """``batches``, with what they are waited for under a name of its own in profiles."""
+def _waited_for(batches: Iterator[Batch]) -> Iterator[Batch]:
+    """``batches``, with the wait for each of them marked."""
     while True:
-        with record_function("wait for a batch"):
+        with part(WAIT):
             batch = next(batches, None)
         if batch is None:
             return
