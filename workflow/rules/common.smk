@@ -203,8 +203,9 @@ def recipe_json(wildcards):
     return canonical_json(RECIPES[wildcards.recipe])
 
 
-def recipe_threads(wildcards):
-    return RECIPES[wildcards.recipe]["torch_threads"]
+def training_threads(wildcards):
+    """Each of a fold's GPUs is fed by as many cores."""
+    return RECIPES[wildcards.recipe]["torch_threads"] * max(1, config["gpus_per_fold"])
 
 
 def pretrained_files(wildcards):

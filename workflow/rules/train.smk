@@ -36,7 +36,7 @@ rule train_fold:
         f"{RESULTS}/benchmarks/train_fold/{{recipe}}/fold{{fold}}.tsv"
     conda:
         "../../envs/train.yaml"
-    threads: recipe_threads
+    threads: training_threads
     resources:
         gpu=config["gpus_per_fold"],
         nodes=1,
