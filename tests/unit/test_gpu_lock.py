@@ -40,7 +40,7 @@ class Jobs:
     def __init__(self, folder: Path):
         self.folder, self.started = folder, []
 
-    def start(self, gpus: int, names: list[str] | None, **environment: str) -> subprocess.Popen:
+    def start(self, gpus: int, names: list[str], **environment: str) -> subprocess.Popen:
         code = JOB.format(
             scripts=str(PROJECT / "workflow" / "scripts"), gpus=gpus, names=names,
             folder=str(self.folder),
@@ -53,14 +53,23 @@ class Jobs:
         return job
 
 
+def too_late(*_: object) -> None:
+    raise TimeoutError("no job said in a minute what it does")
+
+
 @pytest.fixture
 def jobs(tmp_path, monkeypatch):
     for name in (VISIBLE, CLAIMED, "CUDA_DEVICE_ORDER"):
         # Set first, so that what a test's own claim sets is taken back.
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
+    # A job that neither claims nor waits would be waited for here for ever.
+    former = signal.signal(signal.SIGALRM, too_late)
+    signal.alarm(60)
     jobs = Jobs(tmp_path / "locks")
     yield jobs
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, former)
     for job in jobs.started:
         job.kill()
         job.communicate()
@@ -157,7 +166,7 @@ def test_the_lock_is_kept_until_the_last_forked_process_has_ended(jobs):
 def test_a_process_that_a_job_starts_has_its_gpus_and_claims_none(jobs, monkeypatch):
     claim_gpus(1, ["0", "1"], jobs.folder)
     assert os.environ[VISIBLE] == "0"
-    assert gpus_of(jobs.start(1, None)) == "0"
+    assert gpus_of(jobs.start(1, ["0", "1"])) == "0"
 
 
 def test_a_job_that_waits_ends_when_it_is_told_to(jobs):
