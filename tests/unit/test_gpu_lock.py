@@ -140,6 +140,8 @@ def test_the_lock_is_kept_by_the_program_that_takes_the_process_over(jobs):
     job = jobs.start(1, ["0"])
     assert gpus_of(job) == "0"
     print("exec", file=job.stdin, flush=True)
+    while not Path(f"/proc/{job.pid}/cmdline").read_text().startswith("cat"):
+        time.sleep(0.01)
     print("echo", file=job.stdin, flush=True)
     assert job.stdout.readline() == "echo\n"  # it is cat now
     other = jobs.start(1, ["0"])
