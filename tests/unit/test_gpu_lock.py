@@ -200,6 +200,12 @@ def test_what_there_is_to_choose_from(jobs, monkeypatch, visible, count, names):
     assert gpu_lock.visible_gpus() == names
 
 
+def test_cards_of_amd_are_left_alone(monkeypatch):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 4)
+    monkeypatch.setattr("torch.version.hip", "6.4")
+    assert gpu_lock.visible_gpus() == []
+
+
 def test_among_those_that_were_chosen_for_it_a_job_chooses(jobs, monkeypatch):
     """MIG devices have slashes in their names."""
     names = ["MIG-GPU-6a0f/1/0", "MIG-GPU-6a0f/2/0"]

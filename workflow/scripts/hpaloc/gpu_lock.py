@@ -7,7 +7,7 @@ processes that are started otherwise know by a variable that the GPUs are theirs
 
 Where somebody has chosen already (SLURM, Kubernetes, a user who sets CUDA_VISIBLE_DEVICES), only
 among these is chosen. GPUs are known by their names there: a number and a ``GPU-…`` of the same
-card would be two. AMD's cards have variables of their own, and are not shared out.
+card would be two. Cards of AMD have variables of their own, and are not shared out.
 """
 
 import json
@@ -83,6 +83,8 @@ def visible_gpus() -> list[str]:
     """Names of the GPUs that torch could use, as CUDA_VISIBLE_DEVICES has them; starts no CUDA."""
     import torch
 
+    if torch.version.hip:
+        return []
     count = torch.cuda.device_count()
     if VISIBLE in os.environ:
         # CUDA takes them up to the first that it does not know.
