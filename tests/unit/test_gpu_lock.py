@@ -14,6 +14,7 @@ import pytest
 from workspace import PROJECT
 
 from hpaloc import gpu_lock
+from hpaloc.compute import choose_compute
 from hpaloc.gpu_lock import CLAIMED, VISIBLE, claim_gpus
 from hpaloc.log import InputError
 
@@ -198,6 +199,14 @@ def test_what_there_is_to_choose_from(jobs, monkeypatch, visible, count, names):
         monkeypatch.setenv(VISIBLE, visible)
     monkeypatch.setattr("torch.cuda.device_count", lambda: count)
     assert gpu_lock.visible_gpus() == names
+
+
+def test_a_program_claims_before_it_looks_for_cuda(monkeypatch):
+    asked = []
+    monkeypatch.setattr("hpaloc.compute.claim_gpus", asked.append)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: asked.append("cuda"))
+    choose_compute("float32", 1, gpus=2)
+    assert asked[:2] == [2, "cuda"]
 
 
 def test_cards_of_amd_are_left_alone(monkeypatch):
