@@ -3,7 +3,7 @@
 PYTHON ?= python3
 SNAKEMAKE = .venv/bin/snakemake
 
-.PHONY: demo test lint report clean-demo
+.PHONY: demo test test-conda lint report clean-demo
 
 demo: .venv/ready
 	$(SNAKEMAKE) arrays --configfile config/demo.yaml
@@ -14,10 +14,15 @@ demo: .venv/ready
 test: .venv/ready
 	.venv/bin/python -m pytest
 
+# The workflow through a real conda, with a local channel for conda-forge: docs/environments.md.
+test-conda: .venv/ready
+	.venv/bin/python -m pytest --durations=5 tests/conda/use_conda.py
+
 lint: .venv/ready
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/snakefmt --check Snakefile workflow/rules
+	.venv/bin/hadolint Dockerfile
 	$(SNAKEMAKE) --lint --configfile config/demo.yaml
 
 report: .venv/ready

@@ -10,6 +10,12 @@ configfile: "config.yaml"
 
 
 include: "workflow/rules/common.smk"
+
+
+# Only with --sdm apptainer.
+container: config["container"]
+
+
 include: "workflow/rules/fetch.smk"
 include: "workflow/rules/sources.smk"
 include: "workflow/rules/arrays.smk"

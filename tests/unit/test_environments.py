@@ -1,61 +1,119 @@
-"""Each conda environment, and requirements.txt, names what the programs of its rules import."""
+"""What can be known of the conda environments and requirements.txt without a channel.
 
-import ast
+conda ignores a key that it doesn't know: an environment with ``dependancies:`` is made, empty. A
+package that conda-forge lacks, or lacks in that version, is noticed by users only. Without python
+in an environment its programs would run in Snakemake's own.
+"""
+
+import csv
 import re
-import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 import yaml
+from environments import (
+    AT_PYPI,
+    ENVIRONMENTS,
+    PACKAGES,
+    PROJECT,
+    modules_of,
+    programs_of,
+    read_environment,
+)
+from packaging.version import Version
 
-from hpaloc.digest import SCRIPTS, imported_modules, program_files
-
-PROJECT = Path(__file__).resolve().parents[2]
-PACKAGES = {
-    "cv2": "opencv",
-    "iterstrat": "iterative-stratification",
-    "matplotlib": "matplotlib-base",
-    "torch": "pytorch",
-}
-AT_PYPI = {"opencv": "opencv-python-headless", "matplotlib-base": "matplotlib", "pytorch": "torch"}
-
-
-def packages_of_rules() -> dict[str, set[str]]:
-    """Environment to the conda packages that the programs of its rules import, indirectly too."""
-    packages: dict[str, set[str]] = {}
-    for path in (PROJECT / "workflow" / "rules").glob("*.smk"):
-        for rule in re.split(r"^rule ", path.read_text(encoding="utf-8"), flags=re.MULTILINE)[1:]:
-            found = re.search(r"envs/(\w+)\.yaml", rule), re.search(r"/(\w+)\.py\b", rule)
-            if all(found):
-                environment, program = (match[1] for match in found)
-                packages.setdefault(environment, set()).update(imported(program))
-    return packages
+# A version that conda-forge was seen to have, and when; it may have newer ones.
+CONDA_FORGE = Path(__file__).with_name("conda_forge.csv")
+SPEC = re.compile(r"([a-z0-9_-]+)(?: >=([0-9.]+)(?:,<([0-9.]+))?)?")
 
 
-def imported(program: str) -> set[str]:
-    files = [*program_files(program), SCRIPTS / "hpaloc" / "log.py"]
-    names = {
-        name.partition(".")[0]
-        for path in files
-        for name in imported_modules(ast.parse(path.read_text(encoding="utf-8")))
-    }
-    return {PACKAGES.get(name, name) for name in names - {"hpaloc"} - sys.stdlib_module_names}
+def conda_forge() -> dict[str, Version]:
+    with open(CONDA_FORGE, encoding="utf-8") as table:
+        return {row["package"]: Version(row["version"]) for row in csv.DictReader(table)}
 
 
-def names_in(lines: list[str]) -> set[str]:
+def specs_of(environment: str) -> dict[str, tuple[str | None, str | None]]:
+    """Package to the least version and the one that is too new, where they are given."""
+    specs = {}
+    for text in read_environment(environment)["dependencies"]:
+        spec = SPEC.fullmatch(text)
+        assert spec, f"envs/{environment}.yaml: {text!r} is no `name` or `name >=version`"
+        assert spec[1] not in specs, f"envs/{environment}.yaml has {spec[1]} twice"
+        specs[spec[1]] = spec[2], spec[3]
+    return specs
+
+
+def imported(programs: set[str]) -> set[str]:
+    """conda names of what programs import."""
+    return {PACKAGES.get(name, name) for program in programs for name in modules_of(program)}
+
+
+def requirements() -> set[str]:
+    lines = (PROJECT / "requirements.txt").read_text(encoding="utf-8").splitlines()
     return {re.match(r"[\w-]+", line)[0] for line in lines if line[:1].isalpha()}
 
 
-@pytest.mark.parametrize("environment", ["fetch", "images", "tables", "train"])
-def test_an_environment_has_what_its_rules_import(environment):
-    used = packages_of_rules()[environment]
+def test_every_file_is_an_environment_of_some_rule():
+    assert {path.name for path in (PROJECT / "envs").iterdir()} == {
+        f"{name}.yaml" for name in ENVIRONMENTS
+    }
+    assert all(len(programs_of(name)) > 3 for name in ENVIRONMENTS)
+
+
+def test_every_rule_that_runs_a_program_has_an_environment():
+    for path in (PROJECT / "workflow" / "rules").glob("*.smk"):
+        for rule in re.split(r"^rule ", path.read_text(encoding="utf-8"), flags=re.MULTILINE)[1:]:
+            assert ("$HPALOC/" in rule) == ("conda:" in rule), rule.partition(":")[0]
+
+
+@pytest.mark.parametrize("name", ENVIRONMENTS)
+def test_an_environment_has_no_key_that_conda_ignores(name):
+    text = (PROJECT / "envs" / f"{name}.yaml").read_text(encoding="utf-8")
+    found = read_environment(name)
+    assert list(found) == ["channels", "dependencies"]
+    keys = [key.value for key, _ in yaml.compose(text, yaml.SafeLoader).value]
+    assert keys == list(found)  # none is there twice
+    assert found["channels"] == ["conda-forge", "nodefaults"]
+
+
+@pytest.mark.parametrize("name", ENVIRONMENTS)
+def test_an_environment_asks_for_nothing_that_conda_forge_lacks(name):
+    known = conda_forge()
+    specs = specs_of(name)
+    assert "python" in specs
+    for package, (least, too_new) in specs.items():
+        assert package in known, f"envs/{name}.yaml: {package} is not in {CONDA_FORGE.name}"
+        if least:
+            assert Version(least) <= known[package], f"envs/{name}.yaml: {package}"
+        if too_new:
+            assert Version(too_new) > known[package], f"envs/{name}.yaml: {package}"
+
+
+@pytest.mark.parametrize("name", ENVIRONMENTS)
+def test_what_is_installed_here_would_do_for_the_environment(name):
+    """The tests say something of the environments only if their versions are allowed there."""
+    for package, (least, too_new) in specs_of(name).items():
+        if package == "python":
+            continue
+        here = Version(metadata.version(AT_PYPI.get(package, package)))
+        assert least is None or here >= Version(least), package
+        assert too_new is None or here < Version(too_new), package
+
+
+@pytest.mark.parametrize("name", ENVIRONMENTS)
+def test_an_environment_has_what_its_programs_import(name):
+    used = imported(programs_of(name))
     assert len(used) > 3
-    listed = yaml.safe_load((PROJECT / "envs" / f"{environment}.yaml").read_text())
-    assert used <= names_in(listed["dependencies"])
+    assert used <= set(specs_of(name))
 
 
-def test_requirements_have_what_all_rules_import():
-    listed = names_in((PROJECT / "requirements.txt").read_text().splitlines())
-    assert {
-        AT_PYPI.get(name, name) for used in packages_of_rules().values() for name in used
-    } <= listed
+def test_requirements_have_what_all_programs_import():
+    used = imported(set().union(*map(programs_of, ENVIRONMENTS)))
+    assert {AT_PYPI.get(name, name) for name in used} <= requirements()
+
+
+@pytest.mark.parametrize("name", ENVIRONMENTS)
+def test_no_package_decides_for_a_gpu(name):
+    """pytorch is both; pytorch-gpu and cuda-… cannot be solved where there is no driver."""
+    assert not [package for package in specs_of(name) if re.search(r"gpu|cuda", package)]

@@ -18,7 +18,6 @@ from training_case import make_case, recipe, train_arguments
 import train_fold
 from hpaloc import ranks, training
 from hpaloc.checkpoint import Checkpoint
-from hpaloc.log import InputError
 from hpaloc.ranks import Ranks
 
 SCRIPTS = Path(train_fold.__file__).parent
@@ -139,22 +138,15 @@ def test_what_two_began_one_goes_on_with(case, shared_out) -> None:
     assert model["epochs"] == 9
 
 
-def test_fewer_gpus_than_asked_for_are_told(monkeypatch) -> None:
+def test_more_gpus_start_torchrun_in_the_process_that_claimed_them(monkeypatch) -> None:
+    done = []
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    with pytest.raises(InputError, match="2 GPUs are asked for"):
-        ranks.relaunched("train_fold.py", [], 2)
-
-
-def test_more_gpus_start_torchrun_in_the_same_process(monkeypatch) -> None:
-    started = []
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
-    monkeypatch.setattr(os, "execv", lambda *command: started.append(command))
+    monkeypatch.setattr(ranks, "claim_gpus", done.append)
+    monkeypatch.setattr(os, "execv", lambda *command: done.append(command))
     ranks.relaunched("train_fold.py", ["--gpus", "3"], 3)
-    ((program, words),) = started
-    assert program == words[0] == sys.executable
+    claimed, (program, words) = done
+    assert claimed == 3 and program == words[0] == sys.executable
     assert words[1:-3] == ranks.torchrun(3)
     assert words[-3:] == ["train_fold.py", "--gpus", "3"]
     ranks.relaunched("train_fold.py", [], 1)
-    assert len(started) == 1
+    assert len(done) == 2

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
+from hpaloc.gpu_lock import claim_gpus
 from hpaloc.log import InputError
 from hpaloc.memory import keep_freed_memory
 
@@ -30,8 +31,10 @@ def choose_compute(precision: str, torch_threads: int, gpus: int = 1) -> Compute
     where a GPU lacks it) on a GPU and float32 on the CPU.
 
     Sets torch's threads (their number decides the order of sums, hence bits) and deterministic
-    algorithms where there are such. Raises InputError for float16 without a GPU.
+    algorithms where there are such. Of several GPUs the process gets ``gpus`` for itself, see
+    ``claim_gpus``. Raises InputError for float16 without a GPU, and for too few GPUs.
     """
+    claim_gpus(gpus)  # before anything starts CUDA
     # Read when CUDA starts; without it the matrix products of cuBLAS may differ between runs.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.set_num_threads(torch_threads)

@@ -13,8 +13,8 @@ from pathlib import Path
 
 SCRIPTS = Path(__file__).resolve().parents[1]
 
-# How a program reports cannot change what it makes.
-WITHOUT_EFFECT = {"hpaloc.log"}
+# How a program reports, and which of several GPUs it runs on, cannot change what it makes.
+WITHOUT_EFFECT = {"hpaloc.log", "hpaloc.gpu_lock"}
 
 
 def code_digest(rule: str, scripts: Path = SCRIPTS) -> str:

@@ -13,7 +13,7 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 
-from hpaloc.log import InputError
+from hpaloc.gpu_lock import claim_gpus
 
 # The first process may wait for hours for another job's lease, and the others for it. A process
 # that dies is noticed by torchrun, not by a timeout.
@@ -74,16 +74,12 @@ ALONE = Ranks()
 def relaunched(program: str, arguments: list[str], gpus: int) -> None:
     """Replaces this process by torchrun with a process for each of ``gpus``; comes back in those.
 
-    One GPU, or none, needs no more than the process itself. Raises InputError where the machine
-    shows fewer GPUs.
+    One GPU, or none, needs no more than the process itself. The GPUs are claimed before, for all of
+    the processes; raises InputError where there are fewer.
     """
     if gpus < 2 or "TORCHELASTIC_RUN_ID" in os.environ or not torch.cuda.is_available():
         return
-    if torch.cuda.device_count() < gpus:
-        raise InputError(
-            f"{gpus} GPUs are asked for (gpus_per_fold), and this machine shows"
-            f" {torch.cuda.device_count()}: ask for as many, or run where there are more."
-        )
+    claim_gpus(gpus)
     os.execv(sys.executable, [sys.executable, *torchrun(gpus), program, *arguments])
 
 

@@ -1,0 +1,24 @@
+# What the workflow needs, from the pins of requirements.txt; the workflow itself is mounted:
+#   docker build --tag hpaloc .
+#   docker run --rm --gpus all --user "$(id -u):$(id -g)" --volume "$PWD:/work" hpaloc snakemake --cores all
+# Wheels bring CUDA's libraries along: the host needs the driver and NVIDIA's container toolkit.
+FROM python:3.11-slim-bookworm
+
+# A compiler for what torch compiles while it runs. tini hands a SIGTERM to all processes, so that
+# a fold that is told to stop stores its state.
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends g++ tini \
+    && rm -rf /var/lib/apt/lists/*
+
+COPY requirements.txt /opt/hpaloc/requirements.txt
+RUN pip install --no-cache-dir --requirement /opt/hpaloc/requirements.txt
+
+# Any user may run it; caches of matplotlib, torch and Snakemake go where everyone can write.
+ENV HOME=/tmp \
+    NVIDIA_DRIVER_CAPABILITIES=compute,utility \
+    PYTHONDONTWRITEBYTECODE=1
+USER 1000
+WORKDIR /work
+ENTRYPOINT ["tini", "-g", "--"]
+CMD ["snakemake", "--cores", "all"]
