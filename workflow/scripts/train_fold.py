@@ -18,6 +18,7 @@ from hpaloc.keeper import Keeper
 from hpaloc.lease import LEASE_S, leased
 from hpaloc.log import InputError, run_program
 from hpaloc.preemption import TRY_AGAIN, Preempted, sigterm_waits
+from hpaloc.provenance import record
 from hpaloc.state import state_folder, write_meta
 from hpaloc.training import train
 
@@ -97,6 +98,7 @@ def main(argv: list[str] | None = None) -> None:
         )
         lease.ensure()
         export(state, folder, args.recipe, args.fold, data.validation_ids, outputs)
+        record(args, outputs, pixels_of=args.arrays)
     if was_finished:
         log.info(
             "restored in %.1f s from a finished state, nothing was trained; to train again change"

@@ -13,8 +13,8 @@ from pathlib import Path
 
 SCRIPTS = Path(__file__).resolve().parents[1]
 
-# How a program reports cannot change what it makes.
-WITHOUT_EFFECT = {"hpaloc.log"}
+# How a program reports, and what it notes of its origin, cannot change what it makes.
+WITHOUT_EFFECT = {"hpaloc.log", "hpaloc.provenance"}
 
 
 def code_digest(rule: str, scripts: Path = SCRIPTS) -> str:
