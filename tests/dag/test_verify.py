@@ -199,7 +199,7 @@ def test_deleted_arrays_and_images_are_named_and_free(finished):
     before = outputs(finished)
     shard = "results/sources/tiny_train/arrays_64/shard_001.npy"
     delete(finished.path / shard)
-    shutil.rmtree(finished.path / "results/sources/tiny_test/raw/hpa_v18", ignore_errors=True)
+    shutil.rmtree(finished.path / "results/sources/tiny_test/raw/images")
     status, found, commands = verified(finished)
     assert status == 0
     assert commands == []

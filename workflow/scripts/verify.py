@@ -102,7 +102,10 @@ def command(job: Job, targets: list[str]) -> str:
     beside = Path(sys.executable).parent / "snakemake"
     snakemake = os.path.relpath(beside) if beside.is_file() else "snakemake"
     project = job.about["project"]
-    elsewhere = [] if project == "." else ["--snakefile", f"{project}/Snakefile", "--cores", "all"]
+    elsewhere = []
+    if project != ".":  # it is a module of the workflow that lies here
+        elsewhere = ["--snakefile", f"{project}/Snakefile", "--cores", "all"]
+        elsewhere.append("--replace-workflow-config")
     config = ["--configfile", job.about["config"]["path"]]
     return shlex.join([snakemake, *elsewhere, *config, "--force", *targets])
 

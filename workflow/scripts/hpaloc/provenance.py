@@ -19,7 +19,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from hpaloc.files import canonical_json, sha256_of_file, write_json, write_text
+from hpaloc.files import canonical_json, sha256_of_file, write_text
 
 SUFFIX = ".provenance.json"
 
@@ -114,7 +114,11 @@ def record(
     about["sha256"] = sum_of_record(about)
     for folder in dict.fromkeys(path.parent for path in made):
         first = next(path for path in made if path.parent == folder)
-        write_json(about, first.with_suffix(SUFFIX))
+        write_text(text_of_record(about), first.with_suffix(SUFFIX))
+
+
+def text_of_record(about: Mapping[str, Any]) -> str:
+    return json.dumps(about, indent=2, sort_keys=True) + "\n"
 
 
 def sum_of_record(about: Mapping[str, Any]) -> str:

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from hpaloc.classes import CHANNELS
 from hpaloc.files import sha256_of_file
 from hpaloc.log import Progress
-from hpaloc.provenance import SUFFIX, sum_of_record, sum_of_shard
+from hpaloc.provenance import SUFFIX, sum_of_record, sum_of_shard, text_of_record
 
 DELETED, TRUNCATED, EDITED = "deleted", "truncated", "edited"
 
@@ -107,8 +107,9 @@ def read_records(results: Path) -> tuple[list[Job], list[Fault]]:
     damaged = []
     for path in sorted(results.rglob(f"*{SUFFIX}")):
         try:
-            about = json.loads(path.read_text(encoding="utf-8"))
-            whole = about["sha256"] == sum_of_record(about)
+            text = path.read_text(encoding="utf-8")
+            about = json.loads(text)
+            whole = about["sha256"] == sum_of_record(about) and text == text_of_record(about)
         except (ValueError, KeyError, TypeError):
             whole = False
         if not whole:
