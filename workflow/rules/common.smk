@@ -78,6 +78,8 @@ STRATEGIES = list(
 TEST_IS_LABELLED = is_labelled(TEST_SOURCE)
 # Images that one job fetches. Fixed: another number would fetch, index and train anew.
 IMAGES_PER_FETCH = 1000
+# A source of more shards is too large for all of them to be inputs of every job that reads them.
+SHARDS_LISTED = 100
 # The competition's own numbers of images.
 KAGGLE_IMAGES = {"train": 31_072, "test": 11_702}
 
@@ -126,6 +128,18 @@ def image_count(source):
     if settings["kind"] == "kaggle":
         return KAGGLE_IMAGES[settings["part"]]
     return folder_listing(source)[0] / files_per_image(settings)
+
+
+def shard_files(source, size=config["arrays"]["size"]):
+    """The shards of a source, for a job that reads them: one that was deleted is made again.
+
+    None of a large source: for each of 320 folds 1,000 files are a minute of planning. The index,
+    which is made after all of them, stands for them, and the job says if one is missing.
+    """
+    count = shard_count(source)
+    if count > SHARDS_LISTED:
+        return []
+    return numbered(f"{SOURCES}/{source}/arrays_{size}/shard_{{}}.npy", count)
 
 
 def part_count(source):

@@ -18,9 +18,7 @@ rule train_fold:
         unpack(pretrained_files),
         arrays=ancient(f"{arrays_folder(TRAIN_SOURCE)}/index.parquet"),
         arrays_digest=f"{arrays_folder(TRAIN_SOURCE)}/index.sha256",
-        shards=ancient(
-            numbered(f"{arrays_folder(TRAIN_SOURCE)}/shard_{{}}.npy", shard_count(TRAIN_SOURCE))
-        ),
+        shards=ancient(shard_files(TRAIN_SOURCE)),
         folds=ancient(f"{RESULTS}/folds/folds.parquet"),
         folds_digest=f"{RESULTS}/folds/folds.sha256",
     output:
