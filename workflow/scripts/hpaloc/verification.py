@@ -65,7 +65,7 @@ def verify(results: Path, run: str | None, threads: int) -> Findings:
     jobs, damaged = read_records(results)
     without = list(_without_record(results, jobs)) if run is None else []
     if run is not None:
-        jobs = _of_run(jobs, run)
+        jobs = with_sources(jobs, {job for job in jobs if job.about["run"] == run})
         known = {copy for job in jobs for copy in job.copies}
         damaged = [fault for fault in damaged if fault.path in known or _may_be_of(fault, run)]
     made = {path: facts for job in jobs for path, facts in job.about["outputs"].items()}
@@ -147,11 +147,11 @@ def freely_deleted(findings: Findings) -> dict[Job, list[Fault]]:
     return {job: faults for job, faults in free.items() if faults}
 
 
-def _of_run(jobs: list[Job], run: str) -> list[Job]:
+def with_sources(jobs: list[Job], wanted: set[Job]) -> list[Job]:
+    """The ``wanted`` of ``jobs`` and all that they were made of, in the order of ``jobs``."""
     above = _above(jobs)
-    wanted = {job for job in jobs if job.about["run"] == run}
-    wanted |= {other for job in wanted for other in above[job]}
-    return [job for job in jobs if job in wanted]
+    found = wanted.union(*(above[job] for job in wanted))
+    return [job for job in jobs if job in found]
 
 
 def _above(jobs: list[Job]) -> dict[Job, set[Job]]:
