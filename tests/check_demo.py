@@ -13,7 +13,7 @@ FIGURES = [
     "validation_f1_focal", "validation_f1_per_class", "pr_curve", "human_vs_machine",
     "generations",
 ]  # fmt: skip
-TABLES = ["best_thresholds", "human_vs_machine", "speed", "summary"]
+TABLES = ["best_thresholds", "human_vs_machine", "speed", "summary", "provenance"]
 LEAST_MACRO_F1 = 0.25
 
 

@@ -1,6 +1,7 @@
 """What `make verify` names, and that what it prints repairs that and nothing else."""
 
 import json
+import re
 import shlex
 import shutil
 import subprocess
@@ -10,8 +11,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hpaloc.provenance import SUFFIX
 from workspace import Workspace
+
+from hpaloc.provenance import SUFFIX
 
 
 def delete(path: Path) -> None:
@@ -70,14 +72,7 @@ def repair(workspace: Workspace, commands: Iterable[str]) -> list[str]:
         )
         said = done.stdout + done.stderr
         assert done.returncode == 0, f"{command}\n{said[-4000:]}"
-        started += [
-            line.split()[1].rstrip(":") for line in said.splitlines() if line.startswith("rule ")
-        ]
-        started += [
-            line.split()[1].rstrip(":")
-            for line in said.splitlines()
-            if line.startswith("localrule ")
-        ]
+        started += re.findall(r"^(?:local)?rule (\w+):", said, re.MULTILINE)
     return started
 
 
@@ -138,7 +133,7 @@ def test_every_file_that_is_damaged_is_named_and_no_other(finished, damage):
             DAMAGES[damage](finished.path / path)
     status, found, _ = verified(finished)
     assert status == 1
-    expected = {path for path in [*outputs_named(finished), one_image]}
+    expected = {*outputs_named(finished), one_image}
     free = {path for path in expected if is_shard(path) or path == one_image}
     if damage == "deleted":
         named = {path.split(" of ")[-1] for path in found}
@@ -176,7 +171,9 @@ def test_the_printed_commands_repair_every_kind_of_file_to_the_same_bytes(finish
     assert status == 0, found
     after = outputs(finished)
     changed = {path for path in before if path not in free and before[path] != after[path]}
-    assert changed <= {f"results/tiny/tables/{name}.csv" for name in ("speed", "summary")}
+    assert changed <= {
+        f"results/tiny/tables/{name}.csv" for name in ("speed", "summary", "provenance")
+    }
     logs = (finished.path / "results/tiny/logs/train_fold").rglob("*.log")
     assert all("restored" in log.read_text() for log in logs)  # nothing was trained
     assert finished.planned() == {}
@@ -221,7 +218,11 @@ def test_what_was_made_of_a_damaged_file_is_told_from_what_was_made_before(finis
     assert found[summary] == (
         "made of results/tiny/tables/human_vs_machine.csv, which was made again since, otherwise"
     )
-    assert repair(finished, commands) == ["tabulate_human_vs_machine", "tabulate_summary"]
+    assert repair(finished, commands) == [
+        "tabulate_human_vs_machine",
+        "tabulate_summary",
+        "tabulate_provenance",
+    ]
     assert verified(finished)[0] == 0
 
 
