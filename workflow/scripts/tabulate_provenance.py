@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from hpaloc.files import write_csv
-from hpaloc.log import run_program
+from hpaloc.files import write_csv, write_text
+from hpaloc.log import InputError, run_program
 from hpaloc.provenance import record
 from hpaloc.verification import Job, read_records, with_sources
 
@@ -20,18 +20,40 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--results", required=True, type=Path, help="folder of all results")
     parser.add_argument("--made", required=True, nargs="+", help="the results in question")
     parser.add_argument("--table", required=True, help="output: a row per kind of job (CSV)")
+    parser.add_argument("--config", required=True, help="output: configuration of the last result")
     args = parser.parse_args(argv)
 
     jobs, _ = read_records(args.results)
     made = set(args.made)
     last = {job for job in jobs if made & job.about["outputs"].keys()}
+    if not last:
+        raise InputError(
+            f"{args.made[0]} and the other results have no records of their origin: an older version"
+            f" made them. Delete them and run again."
+        )
     rows = pd.DataFrame([row(job) for job in with_sources(jobs, last)])
     table = rows.groupby(SHARED, dropna=False, sort=True, as_index=False).agg(
         jobs=("record", "size"), inputs=("inputs", digest), outputs=("outputs", digest),
         record=("record", "min"),
     )  # fmt: skip
     write_csv(table, args.table)
-    record(args, [args.table])
+    write_text(config_of(max(last, key=lambda job: newest(job, args.made))), args.config)
+    record(args, [args.table, args.config])
+
+
+def newest(job: Job, made: list[str]) -> int:
+    """Where the last of the job's files stands in ``made``, which has later stages last."""
+    return max(made.index(path) for path in job.about["outputs"] if path in made)
+
+
+def config_of(job: Job) -> str:
+    path = Path(job.about["config"]["path"])
+    if not path.is_file():
+        raise InputError(
+            f"{path}: the configuration that {job.target} was made with is not there any more."
+            " make verify prints how to have it again."
+        )
+    return path.read_text(encoding="utf-8")
 
 
 def row(job: Job) -> dict[str, object]:

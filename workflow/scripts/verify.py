@@ -39,10 +39,9 @@ def main(argv: list[str] | None = None) -> None:
             f"{f' of a run {args.run!r}' if args.run else ''}. They are written with the results;"
             " what an older version made has none."
         )
-    for job, faults in found.faults.items():
-        for fault in faults:
-            if not fault.is_free:
-                print(f"{fault.path}: {in_words(fault, job)}")
+    for job, fault in all_faults(found):
+        if not fault.is_free:
+            print(f"{fault.path}: {in_words(fault, job)}")
     for fault in found.damaged:
         print(f"{fault.path}: {fault.what}")
     for job, path, why in found.stale:
@@ -60,8 +59,14 @@ def main(argv: list[str] | None = None) -> None:
     if steps:
         print("\nTo repair:")
         print("\n".join(steps))
+    if found.damaged or found.stale or any(not f.is_free for _, f in all_faults(found)):
         sys.exit(1)
-    log.info("%d files of %d jobs are as they were made", found.files, len(found.jobs))
+    there = found.files - sum(len(faults) for faults in free.values())
+    log.info("%d files of %d jobs are as they were made", there, len(found.jobs))
+
+
+def all_faults(found: Findings) -> list[tuple[Job, Fault]]:
+    return [(job, fault) for job, faults in found.faults.items() for fault in faults]
 
 
 def in_words(fault: Fault, job: Job) -> str:
@@ -91,7 +96,8 @@ def repair_steps(found: Findings) -> list[str]:
             steps.append(f"# {fault.path}: run Snakemake with that configuration and -n, then cp")
     steps += [command(job, targets) for job, targets in repairs(found)]
     for fault in found.damaged:
-        if fault.path.name.endswith(SUFFIX) and (target := output_beside(fault.path)):
+        target = output_beside(fault.path) if fault.path.name.endswith(SUFFIX) else None
+        if target and found.jobs:
             nearest = max(found.jobs, key=lambda job: common_length(job.target, target))
             steps.append(command(nearest, [target]))
     return steps

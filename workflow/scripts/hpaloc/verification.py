@@ -105,7 +105,9 @@ def read_records(results: Path) -> tuple[list[Job], list[Fault]]:
     """
     jobs: dict[str, Job] = {}
     damaged = []
-    for path in sorted(results.rglob(f"*{SUFFIX}")):
+    for path in _files_below(results):
+        if not path.name.endswith(SUFFIX):
+            continue
         try:
             text = path.read_text(encoding="utf-8")
             about = json.loads(text)
@@ -176,10 +178,9 @@ def _images_of(job: Job) -> Iterator[tuple[str, dict[str, Any]]]:
     index = job.about["images"]
     if index is None or not os.path.isfile(index):
         return
-    try:
-        table = pq.read_table(index)
-    except (OSError, ValueError):  # it is named as edited
+    if sha256_of_file(index) != job.about["outputs"][index]["sha256"]:  # it is named itself
         return
+    table = pq.read_table(index)
     for channel in CHANNELS:
         for name, size, sha256 in zip(
             *(table[f"{what}_{channel}"].to_pylist() for what in ("path", "bytes", "sha256")),
@@ -241,16 +242,18 @@ def _without_record(results: Path, jobs: Sequence[Job]) -> Iterator[Path]:
     known = {Path(path) for job in jobs for path in job.about["outputs"]}
     known |= {copy for job in jobs for copy in job.copies}
     raw = {Path(job.about["images"]).parent for job in jobs if job.about["images"]}
-    for folder, folders, names in os.walk(results):
-        here = Path(folder)
-        folders[:] = sorted(name for name in folders if name not in _NO_RESULTS)
-        if here in raw:  # its images are compared by the index
-            folders.clear()
+    for path in _files_below(results):
+        if raw.intersection(path.parents):  # its images are compared by the index
             continue
-        for name in sorted(names):
-            path = here / name
-            if path not in known and not name.endswith((SUFFIX, ".html")) and name[0] != ".":
-                yield path
+        if path not in known and not path.name.endswith((SUFFIX, ".html")):
+            yield path
+
+
+def _files_below(results: Path) -> Iterator[Path]:
+    """The files in folders of results, sorted; without what is being written."""
+    for folder, folders, names in os.walk(results):
+        folders[:] = sorted(name for name in folders if name not in _NO_RESULTS)
+        yield from (Path(folder, name) for name in sorted(names) if name[0] != ".")
 
 
 def _may_be_of(fault: Fault, run: str) -> bool:
