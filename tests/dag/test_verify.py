@@ -13,7 +13,7 @@ import pytest
 import yaml
 from workspace import Workspace
 
-from hpaloc.provenance import SUFFIX
+from hpaloc.provenance import SUFFIX, commit_of
 
 
 def delete(path: Path) -> None:
@@ -99,7 +99,7 @@ def test_every_file_has_a_record_and_it_says_where_it_comes_from(finished_run):
         assert about["versions"]["python"]
         assert about["device"]["cpu"]
         assert about["inputs"] or name in {"simulate_source", "plot_architecture"}
-        assert about["commit"] is None  # a copy of the project, not a clone
+        assert about["commit"] == commit_of(finished_run.path)
     assert by_program["train_fold"]["seed"] == 1
     assert "torch" in by_program["train_fold"]["versions"]
     assert "torch" not in by_program["find_thresholds"]["versions"]

@@ -107,7 +107,8 @@ def test_the_sum_of_a_shard_needs_no_second_reading_and_sees_every_byte(tmp_path
             assert place == 70
 
 
-def test_the_commit_of_a_clone_and_of_no_clone(tmp_path):
+def test_the_commit_of_a_clone_and_of_no_clone(tmp_path, monkeypatch):
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     assert commit_of(tmp_path) is None
 
     def git(*arguments: str) -> str:
