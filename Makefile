@@ -3,7 +3,7 @@
 PYTHON ?= python3
 SNAKEMAKE = .venv/bin/snakemake
 
-.PHONY: demo test test-conda lint report clean-demo
+.PHONY: demo test test-conda lint report verify clean-demo
 
 demo: .venv/ready
 	$(SNAKEMAKE) arrays --configfile config/demo.yaml
@@ -28,9 +28,13 @@ lint: .venv/ready
 report: .venv/ready
 	$(SNAKEMAKE) --report results/report.html
 
+# Compares all results with the records of their origin, or those of one run: make verify RUN=demo
+verify: .venv/ready
+	.venv/bin/python workflow/scripts/verify.py $(if $(RUN),--run $(RUN))
+
 # What the demo made; its sources and its states of training too.
 clean-demo:
-	rm -rf results/demo results/sources/demo_train results/sources/demo_test results/state/train_fold/demo_*
+	rm -rf results/demo results/sources/demo_train results/sources/demo_test results/state/train_fold/demo_* results/config/demo_*
 
 # The same environment for everything. `ready` is written last: an installation that broke off is
 # done again.

@@ -27,6 +27,7 @@ include: "workflow/rules/predict.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/tables.smk"
 include: "workflow/rules/figures.smk"
+include: "workflow/rules/provenance.smk"
 
 
 report: "workflow/report/workflow.rst"
@@ -39,3 +40,4 @@ rule all:
         rules.audit.input,
         rules.tables.input,
         rules.figures.input,
+        rules.tabulate_provenance.output,

@@ -1,12 +1,10 @@
 """What a benchmark says of the machine that it ran on."""
 
-import platform
+import sys
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "workflow" / "scripts"))
 
-def cpu_model() -> str:
-    """The name of the processor, such as ``AMD EPYC``."""
-    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.processor()
+from hpaloc.provenance import cpu_model
+
+__all__ = ["cpu_model"]

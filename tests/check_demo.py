@@ -13,7 +13,9 @@ FIGURES = [
     "validation_f1_focal", "validation_f1_per_class", "pr_curve", "human_vs_machine",
     "generations", "training_step",
 ]  # fmt: skip
-TABLES = ["best_thresholds", "human_vs_machine", "speed", "summary", "training_step"]
+TABLES = [
+    "best_thresholds", "human_vs_machine", "speed", "summary", "training_step", "provenance",
+]  # fmt: skip
 LEAST_MACRO_F1 = 0.25
 
 

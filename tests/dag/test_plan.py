@@ -101,6 +101,20 @@ def test_named_targets(fresh, target):
     assert fresh.planned(target)
 
 
+def test_the_shards_of_a_large_source_are_no_inputs_of_every_fold(fresh):
+    def inputs_of_a_fold() -> str:
+        done = fresh.run("-n", "results/tiny/models/tiny/fold1/weights.safetensors")
+        said = done.stdout + done.stderr
+        return re.search(r"^rule train_fold:\s+input: (.*)$", said, re.MULTILINE)[1]
+
+    assert "arrays_64/shard_001.npy" in inputs_of_a_fold()
+    fresh.configure({"arrays": {"images_per_shard": 1}, "sources": {"tiny_train": {"images": 101}}})
+    inputs = inputs_of_a_fold()
+    assert "shard_" not in inputs
+    assert "arrays_64/index.sha256" in inputs
+    assert fresh.planned("train")["convert_shard"] == 101
+
+
 def test_a_prediction_job_takes_many_images(fresh):
     fresh.configure({"prediction": {"images_per_job": 20}})
     assert fresh.planned("predict")["predict_part"] == 2

@@ -21,7 +21,9 @@ def test_everything_was_made(finished):
         "generations", "training_step",
     ):  # fmt: skip
         assert {f"figures/{name}.png", f"figures/{name}.pdf"} <= made
-    for name in ("best_thresholds", "human_vs_machine", "speed", "summary", "training_step"):
+    for name in (
+        "best_thresholds", "human_vs_machine", "speed", "summary", "training_step", "provenance",
+    ):  # fmt: skip
         assert f"tables/{name}.csv" in made
     assert not [name for name in made if ".part" in name]
     assert finished.planned() == {}

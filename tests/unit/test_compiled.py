@@ -8,7 +8,9 @@ from training_case import recipe
 
 from hpaloc.compiled import compiled, wanted
 from hpaloc.compute import Compute
+from hpaloc.inference import folded
 from hpaloc.network import build_network
+from hpaloc.predict import probabilities
 
 CPU = Compute(torch.device("cpu"), torch.float32)
 IMAGES = torch.randint(
@@ -49,6 +51,20 @@ def test_a_compiled_network_has_the_same_gradients_and_running_averages(trained)
     # Trying it has left no trace in them.
     for one, two in zip(plain.buffers(), other.buffers(), strict=True):
         torch.testing.assert_close(two, one, rtol=1e-3, atol=1e-5)
+
+
+def test_every_fold_has_a_network_that_stays_compiled() -> None:
+    torch.compiler.reset()
+    small = recipe(network="seresnext_small", pool=1, image_size=32)
+    forwards = []
+    for fold in range(10):
+        torch.manual_seed(fold)
+        # As on a GPU: batch norm folded, which makes a class of its own of each.
+        forwards.append(compiled(folded(build_network(small).eval()), IMAGES[:, :32, :32], CPU))
+    graphs = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+    answers = [probabilities(forward, IMAGES[:, :32, :32], CPU) for forward in forwards]
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == graphs >= 10
+    assert len({answer[0, 0].item() for answer in answers}) == 10
 
 
 def test_where_no_compiler_works_the_network_goes_on_as_it_is(monkeypatch, caplog) -> None:

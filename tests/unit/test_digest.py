@@ -11,6 +11,7 @@ from hpaloc.digest import SCRIPTS, code_digest, program_files
 PROGRAM = '''"""Docstring."""
 from hpaloc.tool import work
 from hpaloc import log
+from hpaloc.provenance import NOTED
 
 
 def main():
@@ -24,6 +25,7 @@ def scripts(tmp_path: Path) -> Path:
     (tmp_path / "hpaloc").mkdir()
     (tmp_path / "hpaloc" / "__init__.py").write_text("")
     (tmp_path / "hpaloc" / "log.py").write_text("LEVEL = 1\n")
+    (tmp_path / "hpaloc" / "provenance.py").write_text("NOTED = 1\n")
     (tmp_path / "hpaloc" / "deep.py").write_text("FACTOR = 2\n")
     (tmp_path / "hpaloc" / "other.py").write_text("UNUSED = 2\n")
     (tmp_path / "hpaloc" / "tool.py").write_text(
@@ -45,6 +47,7 @@ def scripts(tmp_path: Path) -> Path:
         ("program.py", "work(1)", "work(\n        1,\n    )", False),
         ("hpaloc/other.py", "2", "3", False),
         ("hpaloc/log.py", "1", "2", False),
+        ("hpaloc/provenance.py", "1", "2", False),
     ],
 )
 def test_only_edits_of_code_that_is_used_count(scripts, file, old, new, counts):

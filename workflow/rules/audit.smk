@@ -17,12 +17,7 @@ rule hash_images:
     input:
         arrays=ancient(f"{ARRAYS}/index.parquet"),
         arrays_digest=f"{ARRAYS}/index.sha256",
-        shards=ancient(
-            lambda wildcards: numbered(
-                f"{SOURCES}/{wildcards.source}/arrays_{wildcards.size}/shard_{{}}.npy",
-                shard_count(wildcards.source),
-            )
-        ),
+        shards=ancient(lambda wildcards: shard_files(wildcards.source, wildcards.size)),
     output:
         hashes=f"{ARRAYS}/hashes.parquet",
         digest=f"{ARRAYS}/hashes.sha256",

@@ -10,8 +10,10 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-SCRIPTS = os.path.relpath(f"{workflow.basedir}/workflow/scripts")
-RESOURCES = os.path.relpath(f"{workflow.basedir}/resources")
+# Where this file lies: as a module of another workflow, `workflow.basedir` is that one's.
+PROJECT = Path(workflow.current_basedir.get_path_or_uri(secret_free=False)).parents[1]
+SCRIPTS = os.path.relpath(PROJECT / "workflow/scripts")
+RESOURCES = os.path.relpath(PROJECT / "resources")
 # Ours first: `hpaloc` must be the workflow's even where another package has the name.
 sys.path.insert(0, os.path.abspath(SCRIPTS))
 
@@ -20,6 +22,7 @@ from hpaloc.digest import code_digest
 from hpaloc.files import canonical_json, sha256_of_file
 from hpaloc.listing import list_files, list_images, listing_digest
 from hpaloc.log import InputError
+from hpaloc.provenance import VARIABLE, describe_run
 
 # `python` in a shell command is the one that runs Snakemake, from whatever PATH it was
 # started; an activated conda environment puts its own before it. `$HPALOC` is the folder of the
@@ -58,6 +61,9 @@ STATES = "results/state"
 # What was fetched, whole and checked, and what the user may keep for other runs: no outputs.
 DOWNLOADS = "results/downloads"
 RUN = config["run"] or "config"
+# What every program notes beside its results. The configuration appears in results/config with
+# the first of them; Snakemake's own folder has it before that, also in a dry run.
+os.environ[VARIABLE] = describe_run(config, RUN, PROJECT)
 RECIPES = config["recipes"]
 TRAIN_SOURCE, TEST_SOURCE = config["train_source"], config["test_source"]
 FINAL = config["evaluate"][0]
@@ -72,6 +78,8 @@ STRATEGIES = list(
 TEST_IS_LABELLED = is_labelled(TEST_SOURCE)
 # Images that one job fetches. Fixed: another number would fetch, index and train anew.
 IMAGES_PER_FETCH = 1000
+# A source of more shards is too large for all of them to be inputs of every job that reads them.
+SHARDS_LISTED = 100
 # The competition's own numbers of images.
 KAGGLE_IMAGES = {"train": 31_072, "test": 11_702}
 
@@ -120,6 +128,18 @@ def image_count(source):
     if settings["kind"] == "kaggle":
         return KAGGLE_IMAGES[settings["part"]]
     return folder_listing(source)[0] / files_per_image(settings)
+
+
+def shard_files(source, size=config["arrays"]["size"]):
+    """The shards of a source, for a job that reads them: one that was deleted is made again.
+
+    None of a large source: for each of 320 folds 1,000 files are a minute of planning. The index,
+    which is made after all of them, stands for them, and the job says if one is missing.
+    """
+    count = shard_count(source)
+    if count > SHARDS_LISTED:
+        return []
+    return numbered(f"{SOURCES}/{source}/arrays_{size}/shard_{{}}.npy", count)
 
 
 def part_count(source):

@@ -170,7 +170,7 @@ rule index_hpa:
     shell:
         "python $HPALOC/index_hpa.py {params.read} --bad-entries {params.bad_entries}"
         " --index {output.index} --digest {output.digest} --left-out {output.left_out}"
-        " --workers {threads} > {log} 2>&1 && echo {params.listing} > {output.listing}"
+        " --listing {params.listing} --listing-out {output.listing} --workers {threads} > {log} 2>&1"
         # Snakemake shows the logs of failed jobs only.
         " && {{ grep WARNING {log} >&2 || true; }}"
 

@@ -36,9 +36,7 @@ rule plot_dataset_samples:
     input:
         arrays=ancient(f"{arrays_folder(TRAIN_SOURCE)}/index.parquet"),
         arrays_digest=f"{arrays_folder(TRAIN_SOURCE)}/index.sha256",
-        shards=ancient(
-            numbered(f"{arrays_folder(TRAIN_SOURCE)}/shard_{{}}.npy", shard_count(TRAIN_SOURCE))
-        ),
+        shards=ancient(shard_files(TRAIN_SOURCE)),
     output:
         png=figure("dataset_samples", "Data", "Fig. 1: two samples"),
         pdf=f"{RESULTS}/figures/dataset_samples.pdf",
@@ -80,9 +78,7 @@ rule plot_augmentation:
     input:
         arrays=ancient(f"{arrays_folder(TRAIN_SOURCE)}/index.parquet"),
         arrays_digest=f"{arrays_folder(TRAIN_SOURCE)}/index.sha256",
-        shards=ancient(
-            numbered(f"{arrays_folder(TRAIN_SOURCE)}/shard_{{}}.npy", shard_count(TRAIN_SOURCE))
-        ),
+        shards=ancient(shard_files(TRAIN_SOURCE)),
     output:
         png=figure("augmentation", "Data", "Fig. 3: augmentation"),
         pdf=f"{RESULTS}/figures/augmentation.pdf",

@@ -21,11 +21,7 @@ rule predict_part:
     input:
         arrays=ancient(lambda wildcards: f"{arrays_folder(wildcards.source)}/index.parquet"),
         arrays_digest=lambda wildcards: f"{arrays_folder(wildcards.source)}/index.sha256",
-        shards=ancient(
-            lambda wildcards: numbered(
-                f"{arrays_folder(wildcards.source)}/shard_{{}}.npy", shard_count(wildcards.source)
-            )
-        ),
+        shards=ancient(lambda wildcards: shard_files(wildcards.source)),
         weights=ancient(lambda wildcards: models(wildcards.recipe, FOLDS, "weights.safetensors")),
         models=lambda wildcards: models(wildcards.recipe, FOLDS, "model.json"),
         digests=lambda wildcards: models(wildcards.recipe, FOLDS, "weights.sha256"),

@@ -70,9 +70,7 @@ rule measure_speed:
     input:
         arrays=ancient(f"{arrays_folder(TEST_SOURCE)}/index.parquet"),
         arrays_digest=f"{arrays_folder(TEST_SOURCE)}/index.sha256",
-        shards=ancient(
-            numbered(f"{arrays_folder(TEST_SOURCE)}/shard_{{}}.npy", shard_count(TEST_SOURCE))
-        ),
+        shards=ancient(shard_files(TEST_SOURCE)),
         weights=ancient(f"{RESULTS}/models/{FINAL}/fold{FOLDS[0]}/weights.safetensors"),
         digest=f"{RESULTS}/models/{FINAL}/fold{FOLDS[0]}/weights.sha256",
         model=f"{RESULTS}/models/{FINAL}/fold{FOLDS[0]}/model.json",
@@ -103,9 +101,7 @@ rule measure_training_step:
     input:
         arrays=ancient(f"{arrays_folder(TRAIN_SOURCE)}/index.parquet"),
         arrays_digest=f"{arrays_folder(TRAIN_SOURCE)}/index.sha256",
-        shards=ancient(
-            numbered(f"{arrays_folder(TRAIN_SOURCE)}/shard_{{}}.npy", shard_count(TRAIN_SOURCE))
-        ),
+        shards=ancient(shard_files(TRAIN_SOURCE)),
         folds=ancient(f"{RESULTS}/folds/folds.parquet"),
         folds_digest=f"{RESULTS}/folds/folds.sha256",
     output:

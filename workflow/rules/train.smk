@@ -18,9 +18,7 @@ rule train_fold:
         unpack(pretrained_files),
         arrays=ancient(f"{arrays_folder(TRAIN_SOURCE)}/index.parquet"),
         arrays_digest=f"{arrays_folder(TRAIN_SOURCE)}/index.sha256",
-        shards=ancient(
-            numbered(f"{arrays_folder(TRAIN_SOURCE)}/shard_{{}}.npy", shard_count(TRAIN_SOURCE))
-        ),
+        shards=ancient(shard_files(TRAIN_SOURCE)),
         folds=ancient(f"{RESULTS}/folds/folds.parquet"),
         folds_digest=f"{RESULTS}/folds/folds.sha256",
     output:
@@ -40,7 +38,7 @@ rule train_fold:
     resources:
         gpu=config["gpus_per_fold"],
         nodes=1,
-        mem_mb=attempt_scaled(24_000),
+        mem_mb=attempt_scaled(24_000 * max(1, config["gpus_per_fold"])),
         runtime="48h",
     params:
         code=code_digest("train_fold"),

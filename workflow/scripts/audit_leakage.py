@@ -21,6 +21,7 @@ from hpaloc.files import write_csv, write_digest, write_parquet
 from hpaloc.index import read_index
 from hpaloc.log import run_program
 from hpaloc.proteins import antibody_number, comparable_genes
+from hpaloc.provenance import record
 
 log = logging.getLogger("hpaloc")
 
@@ -79,6 +80,7 @@ def main(argv: list[str] | None = None) -> None:
     write_csv(summary, args.summary)
     write_parquet(images, args.images)
     write_digest(args.images, args.digest)
+    record(args, [args.summary, args.pairs, args.conflicts, args.images, args.digest])
 
 
 if __name__ == "__main__":

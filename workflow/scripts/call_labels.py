@@ -6,6 +6,7 @@ from hpaloc.calling import labels_table, read_thresholds, strategy_thresholds, s
 from hpaloc.files import write_csv, write_parquet
 from hpaloc.log import run_program
 from hpaloc.predictions import read_probabilities
+from hpaloc.provenance import record
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -27,6 +28,7 @@ def main(argv: list[str] | None = None) -> None:
     labels = labels_table(read_probabilities(args.predictions), thresholds)
     write_parquet(labels, args.labels)
     write_csv(submission_table(labels), args.submission)
+    record(args, [args.labels, args.submission])
 
 
 if __name__ == "__main__":

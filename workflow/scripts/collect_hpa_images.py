@@ -10,6 +10,7 @@ from hpaloc.files import write_csv, write_json
 from hpaloc.hpa.images import collect_images
 from hpaloc.index import write_index
 from hpaloc.log import run_program
+from hpaloc.provenance import record
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -45,6 +46,9 @@ def main(argv: list[str] | None = None) -> None:
     write_csv(missing, arguments.missing)
     write_json(resolved, arguments.settings_out)
     write_index(frame, arguments.index, arguments.digest)
+    record(
+        arguments, [arguments.index, arguments.digest, arguments.settings_out, arguments.missing]
+    )
 
 
 if __name__ == "__main__":

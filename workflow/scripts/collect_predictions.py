@@ -7,6 +7,7 @@ from hpaloc.files import write_digest, write_parquet
 from hpaloc.index import read_index
 from hpaloc.log import InputError, run_program
 from hpaloc.parts import collect
+from hpaloc.provenance import record
 
 log = logging.getLogger("hpaloc")
 
@@ -29,6 +30,7 @@ def main(argv: list[str] | None = None) -> None:
     write_parquet(mean, args.mean)
     write_digest(args.mean, args.digest)
     log.info("%d images, mean over %d folds", len(mean), len(tables))
+    record(args, [args.mean, args.digest, *args.fold_out])
 
 
 if __name__ == "__main__":

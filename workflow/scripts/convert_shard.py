@@ -8,6 +8,7 @@ from hpaloc.classes import CHANNELS
 from hpaloc.convert import convert_shard
 from hpaloc.index import read_index, root_of
 from hpaloc.log import run_program
+from hpaloc.provenance import record, sum_of_shard
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -23,7 +24,7 @@ def main(argv: list[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
 
     settings = json.loads(Path(arguments.settings).read_text(encoding="utf-8"))
-    convert_shard(
+    pixels = convert_shard(
         index=read_index(arguments.index),
         root=root_of(settings, arguments.index),
         stack_order=settings["settings"].get("stack_order", CHANNELS),
@@ -34,6 +35,8 @@ def main(argv: list[str] | None = None) -> None:
         rows=arguments.rows,
         threads=arguments.threads,
     )
+    sums = {arguments.array: sum_of_shard(arguments.array, pixels)}
+    record(arguments, [arguments.array, arguments.rows], sums=sums)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from hpaloc.audit.table import read_hashes
 from hpaloc.files import write_csv, write_digest, write_parquet
 from hpaloc.index import read_index
 from hpaloc.log import run_program
+from hpaloc.provenance import record
 
 log = logging.getLogger("hpaloc")
 
@@ -37,6 +38,7 @@ def main(argv: list[str] | None = None) -> None:
     write_csv(pairs_table(twins, index, index), args.pairs)
     write_parquet(groups, args.groups)
     write_digest(args.groups, args.digest)
+    record(args, [args.groups, args.digest, args.pairs])
 
 
 if __name__ == "__main__":

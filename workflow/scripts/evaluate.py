@@ -22,6 +22,7 @@ from hpaloc.files import write_csv, write_parquet
 from hpaloc.index import read_index
 from hpaloc.log import run_program
 from hpaloc.predictions import read_probabilities, truth_of
+from hpaloc.provenance import record
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -68,6 +69,7 @@ def main(argv: list[str] | None = None) -> None:
     write_csv(per_class_table(truth, called, probability), args.per_class)
     write_csv(baselines_table(truth, positives), args.baselines)
     write_parquet(curves_table(truth, probability["mean"]), args.curves)
+    record(args, [args.metrics, args.per_class, args.baselines, args.curves, args.subsets])
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import json
 from hpaloc.files import write_csv, write_digest
 from hpaloc.hpa.download import fetch_entries
 from hpaloc.log import run_program
+from hpaloc.provenance import record
 from hpaloc.text_table import read_text_table
 
 
@@ -23,6 +24,7 @@ def main(argv: list[str] | None = None) -> None:
     write_csv(entries, arguments.entries)
     if arguments.digest:
         write_digest(arguments.entries, arguments.digest)
+    record(arguments, [arguments.entries, arguments.digest])
 
 
 if __name__ == "__main__":

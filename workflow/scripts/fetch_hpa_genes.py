@@ -10,6 +10,7 @@ from hpaloc.files import write_csv
 from hpaloc.hpa.download import fetch_genes_table
 from hpaloc.hpa.genes import chosen_genes, read_genes
 from hpaloc.log import run_program
+from hpaloc.provenance import record
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -31,6 +32,7 @@ def main(argv: list[str] | None = None) -> None:
     write_csv(
         pd.DataFrame(rows, columns=["gene", "name", "reliability", "locations"]), arguments.genes
     )
+    record(arguments, [arguments.genes])
 
 
 if __name__ == "__main__":

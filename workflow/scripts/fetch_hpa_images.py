@@ -9,6 +9,7 @@ import pandas as pd
 from hpaloc.files import write_parquet
 from hpaloc.hpa.images import fetch_images
 from hpaloc.log import run_program
+from hpaloc.provenance import record
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -31,6 +32,7 @@ def main(argv: list[str] | None = None) -> None:
         json.loads(arguments.network),
     )
     write_parquet(table, arguments.fetched)
+    record(arguments, [arguments.fetched])
 
 
 if __name__ == "__main__":

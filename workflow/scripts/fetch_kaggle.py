@@ -8,6 +8,7 @@ from pathlib import Path
 from hpaloc.files import write_json
 from hpaloc.kaggle.fetch import find_or_fetch
 from hpaloc.log import run_program
+from hpaloc.provenance import record
 
 log = logging.getLogger("hpaloc")
 
@@ -26,6 +27,7 @@ def main(argv: list[str] | None = None) -> None:
     write_json(files, arguments.files)
     for what in ("table", "images"):
         log.info("%s: %s", what, files[what]["path"])
+    record(arguments, [arguments.files])
 
 
 if __name__ == "__main__":

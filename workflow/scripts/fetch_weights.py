@@ -6,6 +6,7 @@ from pathlib import Path
 from hpaloc.files import write_digest
 from hpaloc.log import run_program
 from hpaloc.pretrained import fetch_weights, read_pin
+from hpaloc.provenance import record
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -22,6 +23,7 @@ def main(argv: list[str] | None = None) -> None:
         pin = pin._replace(revision=args.revision, sha256="")
     fetch_weights(pin, args.downloads, args.weights)
     write_digest(args.weights, args.digest)
+    record(args, [args.weights, args.digest])
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from hpaloc.calling import fold_thresholds, pooled_validation, threshold_table
 from hpaloc.files import write_csv
 from hpaloc.index import read_index
 from hpaloc.log import run_program
+from hpaloc.provenance import record
 
 log = logging.getLogger("hpaloc")
 
@@ -41,6 +42,7 @@ def main(argv: list[str] | None = None) -> None:
     if without:
         log.warning("no positives, so that the global threshold is used: %s", ", ".join(without))
     write_csv(table, args.thresholds)
+    record(args, [args.thresholds])
 
 
 if __name__ == "__main__":

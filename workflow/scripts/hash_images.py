@@ -9,6 +9,7 @@ from hpaloc.audit.hashes import hash_arrays
 from hpaloc.audit.table import write_hashes
 from hpaloc.files import write_digest
 from hpaloc.log import run_program, some_of
+from hpaloc.provenance import record
 from hpaloc.shards import open_arrays
 
 log = logging.getLogger("hpaloc")
@@ -32,6 +33,7 @@ def main(argv: list[str] | None = None) -> None:
         )  # fmt: skip
     write_hashes(hashes, args.hashes)
     write_digest(args.hashes, args.digest)
+    record(args, [args.hashes, args.digest], pixels_of=args.arrays)
 
 
 if __name__ == "__main__":

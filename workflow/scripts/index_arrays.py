@@ -5,6 +5,7 @@ import argparse
 from hpaloc.convert import index_arrays
 from hpaloc.index import read_index
 from hpaloc.log import run_program
+from hpaloc.provenance import record
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -25,6 +26,7 @@ def main(argv: list[str] | None = None) -> None:
         index=arguments.index,
         digest=arguments.digest,
     )
+    record(arguments, [arguments.index, arguments.digest])
 
 
 if __name__ == "__main__":

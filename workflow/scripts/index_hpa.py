@@ -2,11 +2,12 @@
 
 import argparse
 
-from hpaloc.files import write_csv
+from hpaloc.files import write_csv, write_text
 from hpaloc.hpa.atlas import write_atlas
 from hpaloc.hpa.image_list import read_image_list
 from hpaloc.hpa.walk import walk_fetched, walk_folder
 from hpaloc.log import run_program
+from hpaloc.provenance import record
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -22,6 +23,8 @@ def main(argv: list[str] | None = None) -> None:
     )  # fmt: skip
     parser.add_argument("--index", required=True, help="out: list of the images (Parquet)")
     parser.add_argument("--digest", help="out: sha256 of the list")
+    parser.add_argument("--listing", help="digest of the user's own list, to be kept")
+    parser.add_argument("--listing-out", help="out: that digest")
     parser.add_argument("--left-out", help="out: files that are no gene entries, and why (CSV)")
     parser.add_argument("--workers", type=int, default=1, help="processes that read entries")
     arguments = parser.parse_args(argv)
@@ -39,6 +42,12 @@ def main(argv: list[str] | None = None) -> None:
     write_atlas(images, arguments.index, arguments.digest)
     if arguments.left_out:
         write_csv(left_out, arguments.left_out)
+    if arguments.listing_out:
+        write_text(f"{arguments.listing}\n", arguments.listing_out)
+    record(
+        arguments,
+        [arguments.index, arguments.digest, arguments.left_out, arguments.listing_out],
+    )
 
 
 if __name__ == "__main__":

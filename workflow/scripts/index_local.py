@@ -8,6 +8,7 @@ from hpaloc.index import write_index
 from hpaloc.listing import list_images, listing_digest
 from hpaloc.local import index_folder
 from hpaloc.log import run_program
+from hpaloc.provenance import record
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -39,6 +40,7 @@ def main(argv: list[str] | None = None) -> None:
     }
     write_json(resolved, arguments.settings_out)
     write_index(frame, arguments.index, arguments.digest)
+    record(arguments, [arguments.index, arguments.digest, arguments.settings_out])
 
 
 if __name__ == "__main__":

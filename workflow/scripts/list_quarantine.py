@@ -5,6 +5,7 @@ import logging
 
 from hpaloc.convert import list_quarantine
 from hpaloc.log import run_program
+from hpaloc.provenance import record
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -21,6 +22,7 @@ def main(argv: list[str] | None = None) -> None:
     )  # fmt: skip
     for reason, count in listed["reason"].value_counts().head(20).items():
         log.info("  %d: %s", count, reason)
+    record(arguments, [arguments.quarantine])
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from hpaloc.files import write_csv, write_digest, write_parquet
 from hpaloc.folds import fold_counts, make_folds
 from hpaloc.index import read_index
 from hpaloc.log import InputError, run_program
+from hpaloc.provenance import record
 
 log = logging.getLogger("hpaloc")
 
@@ -48,6 +49,7 @@ def main(argv: list[str] | None = None) -> None:
     write_csv(counts, args.counts)
     write_parquet(folds, args.folds)
     write_digest(args.folds, args.digest)
+    record(args, [args.folds, args.digest, args.counts])
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from hpaloc.compute import choose_compute, describe
 from hpaloc.files import write_csv
 from hpaloc.log import run_program
 from hpaloc.network import load_network
+from hpaloc.provenance import record
 from hpaloc.shards import open_arrays, read_rows
 from hpaloc.speed import seconds_per_image, write_files
 
@@ -69,6 +70,7 @@ def main(argv: list[str] | None = None) -> None:
             }
         )
     write_csv(pd.DataFrame(rows), args.table)
+    record(args, [args.table], pixels_of=args.arrays, repeatable=False)
 
 
 if __name__ == "__main__":

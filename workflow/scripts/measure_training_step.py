@@ -8,6 +8,7 @@ from hpaloc.compute import choose_compute
 from hpaloc.files import write_csv
 from hpaloc.fold_data import fold_data
 from hpaloc.log import run_program
+from hpaloc.provenance import record
 from hpaloc.training_step import time_steps
 
 log = logging.getLogger("hpaloc")
@@ -32,6 +33,7 @@ def main(argv: list[str] | None = None) -> None:
         log.info("%s: %.3g ms, %.0f %%", row.part, row.milliseconds, 100 * row.share)
     log.info("%.1f images/s over %d steps", table["images_per_second"][0], table["steps"][0])
     write_csv(table, args.table)
+    record(args, [args.table], pixels_of=args.arrays, repeatable=False)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from hpaloc.figures import anatomy, architecture, style
 from hpaloc.files import write_csv
 from hpaloc.log import run_program
 from hpaloc.network import build_network
+from hpaloc.provenance import record
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -25,6 +26,7 @@ def main(argv: list[str] | None = None) -> None:
     table = anatomy.inspect(build_network(args.recipe), args.recipe["image_size"])
     write_csv(table, args.table)
     style.finish(architecture.draw(table, look, args.recipe["network"]), args)
+    record(args, [args.png, args.pdf, args.table])
 
 
 if __name__ == "__main__":

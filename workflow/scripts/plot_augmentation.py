@@ -8,6 +8,7 @@ from hpaloc.figures import augmentation, samples, style
 from hpaloc.files import write_csv
 from hpaloc.index import read_index
 from hpaloc.log import run_program
+from hpaloc.provenance import record
 from hpaloc.scheme import check_scheme
 
 
@@ -37,6 +38,7 @@ def main(argv: list[str] | None = None) -> None:
         " channels that it changes"
     )
     style.finish(augmentation.draw(units, look, subtitle), args)
+    record(args, [args.png, args.pdf, args.table], pixels_of=args.arrays)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from hpaloc.figures import samples, style
 from hpaloc.files import write_csv
 from hpaloc.index import read_index
 from hpaloc.log import run_program
+from hpaloc.provenance import record
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -22,6 +23,7 @@ def main(argv: list[str] | None = None) -> None:
     table = samples.tidy(chosen, images)
     write_csv(table, args.table)
     style.finish(samples.draw(table, images, look), args)
+    record(args, [args.png, args.pdf, args.table], pixels_of=args.arrays)
 
 
 if __name__ == "__main__":

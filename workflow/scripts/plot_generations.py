@@ -6,6 +6,7 @@ from hpaloc.figures import generations, style
 from hpaloc.figures.tables import read_folds
 from hpaloc.files import write_csv
 from hpaloc.log import run_program
+from hpaloc.provenance import record
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -31,6 +32,7 @@ def main(argv: list[str] | None = None) -> None:
     table = generations.tidy(epochs)
     write_csv(table, args.table)
     style.finish(generations.draw(table, look), args)
+    record(args, [args.png, args.pdf, args.table])
 
 
 if __name__ == "__main__":

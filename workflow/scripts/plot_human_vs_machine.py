@@ -5,6 +5,7 @@ import argparse
 from hpaloc.figures import people, style
 from hpaloc.figures.tables import read_table
 from hpaloc.log import run_program
+from hpaloc.provenance import record
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -21,6 +22,7 @@ def main(argv: list[str] | None = None) -> None:
     scores = people.long_scores(read_table(args.scores, people.SCORE_COLUMNS))
     subtitle = f"recipe {args.recipe} on test source {args.source}"
     style.finish(people.draw(classes, scores, look, subtitle), args)
+    record(args, [args.png, args.pdf])
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ import argparse
 from hpaloc.figures import pr_curve, style
 from hpaloc.figures.tables import read_table
 from hpaloc.log import run_program
+from hpaloc.provenance import record
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -26,6 +27,7 @@ def main(argv: list[str] | None = None) -> None:
     point_name = pr_curve.strategy_in_words(args.strategy, thresholds)
     subtitle = f"recipe {args.recipe}, mean of its trained folds, on test source {args.source}"
     style.finish(pr_curve.draw(curves, look, subtitle, point, point_name), args)
+    record(args, [args.png, args.pdf])
 
 
 if __name__ == "__main__":

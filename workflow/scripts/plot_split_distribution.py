@@ -5,6 +5,7 @@ import argparse
 from hpaloc.figures import split, style
 from hpaloc.figures.tables import read_table
 from hpaloc.log import run_program
+from hpaloc.provenance import record
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -17,6 +18,7 @@ def main(argv: list[str] | None = None) -> None:
     look = style.apply(args.style)
     counts = read_table(args.counts, split.COLUMNS)
     style.finish(split.draw(counts, args.fold, look), args)
+    record(args, [args.png, args.pdf])
 
 
 if __name__ == "__main__":

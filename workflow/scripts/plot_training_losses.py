@@ -6,6 +6,7 @@ from hpaloc.figures import style, training_losses
 from hpaloc.figures.tables import read_folds
 from hpaloc.files import write_csv
 from hpaloc.log import run_program
+from hpaloc.provenance import record
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -24,6 +25,7 @@ def main(argv: list[str] | None = None) -> None:
     table = training_losses.tidy(steps)
     write_csv(table, args.table)
     style.finish(training_losses.draw(table, look, args.recipe), args)
+    record(args, [args.png, args.pdf, args.table])
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import pandas as pd
 
 from hpaloc.figures import style, training_step
 from hpaloc.log import run_program
+from hpaloc.provenance import record
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -16,6 +17,7 @@ def main(argv: list[str] | None = None) -> None:
 
     look = style.apply(args.style)
     style.finish(training_step.draw(pd.read_csv(args.times), look), args)
+    record(args, [args.png, args.pdf])
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from hpaloc.figures import style, validation
 from hpaloc.figures.tables import read_folds
 from hpaloc.files import write_csv
 from hpaloc.log import run_program
+from hpaloc.provenance import record
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -23,6 +24,7 @@ def main(argv: list[str] | None = None) -> None:
     table = validation.tidy_scores(read_folds(args.epochs, args.folds, validation.SCORE_COLUMNS))
     write_csv(table, args.table)
     style.finish(validation.draw_scores(table, look, args.recipe), args)
+    record(args, [args.png, args.pdf, args.table])
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from hpaloc.figures import style, validation
 from hpaloc.figures.tables import read_folds, read_table
 from hpaloc.files import write_csv
 from hpaloc.log import run_program
+from hpaloc.provenance import record
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -26,6 +27,7 @@ def main(argv: list[str] | None = None) -> None:
     table = validation.tidy_classes(epochs, validation.labels_per_class(counts))
     write_csv(table, args.table)
     style.finish(validation.draw_classes(table, look, args.recipe), args)
+    record(args, [args.png, args.pdf, args.table])
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from hpaloc.log import InputError, Progress, run_program
 from hpaloc.network import load_network
 from hpaloc.parts import part_rows, part_table
 from hpaloc.predict import mean_probabilities
+from hpaloc.provenance import record
 from hpaloc.shards import open_arrays
 
 log = logging.getLogger("hpaloc")
@@ -63,6 +64,7 @@ def main(argv: list[str] | None = None) -> None:
     write_parquet(part_table(image_ids, args.folds, probabilities), args.predictions)
     write_digest(args.predictions, args.digest)
     log.info("%d images by %d networks", len(rows), len(forwards))
+    record(args, [args.predictions, args.digest], pixels_of=args.arrays)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from hpaloc.hpa.atlas import read_atlas, write_atlas
 from hpaloc.hpa.selection import select_images
 from hpaloc.index import read_index
 from hpaloc.log import run_program
+from hpaloc.provenance import record
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -27,6 +28,7 @@ def main(argv: list[str] | None = None) -> None:
     write_atlas(images, arguments.images, arguments.digest)
     if arguments.left_out:
         write_csv(left_out, arguments.left_out)
+    record(arguments, [arguments.images, arguments.digest, arguments.left_out])
 
 
 if __name__ == "__main__":

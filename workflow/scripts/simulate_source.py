@@ -7,7 +7,8 @@ from pathlib import Path
 from hpaloc.files import write_digest, write_json
 from hpaloc.index import write_index
 from hpaloc.log import run_program
-from hpaloc.simulate.source import check_settings, make_source
+from hpaloc.provenance import record
+from hpaloc.simulate.source import LABEL_TABLE, check_settings, make_source
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -29,6 +30,11 @@ def main(argv: list[str] | None = None) -> None:
     write_digest(args.index, args.digest)
     about = {"kind": "simulated", "root": ".", "simulated": True, "labelled": True}
     write_json(about | {"settings": args.settings}, args.settings_out)
+    record(
+        args,
+        [args.index, args.digest, args.settings_out, *args.raw.glob(LABEL_TABLE)],
+        listed_in=args.index,
+    )
 
 
 if __name__ == "__main__":

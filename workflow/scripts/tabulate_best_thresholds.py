@@ -7,6 +7,7 @@ import pandas as pd
 from hpaloc.calling import read_thresholds
 from hpaloc.files import write_csv
 from hpaloc.log import run_program
+from hpaloc.provenance import record
 
 UNMATCHED = "published rows of classes were computed on samples by an indexing slip: the method"
 UNMATCHED += " can be matched, the numbers cannot"
@@ -30,6 +31,7 @@ def main(argv: list[str] | None = None) -> None:
     table["fallback"] = ours["fallback"]
     table["note"] = [""] + [UNMATCHED] * (len(table) - 1)
     write_csv(table, args.table)
+    record(args, [args.table])
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from hpaloc.files import write_csv
 from hpaloc.index import read_index
 from hpaloc.log import run_program
 from hpaloc.predictions import read_probabilities, truth_of
+from hpaloc.provenance import record
 from hpaloc.thresholds import call_labels
 
 
@@ -62,6 +63,7 @@ def main(argv: list[str] | None = None) -> None:
     published = pd.read_csv(args.published, dtype=str, keep_default_na=False)
     write_csv(comparison_table(answerers, published), args.table)
     write_csv(class_comparison_table(answerers), args.per_class)
+    record(args, [args.table, args.per_class])
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from hpaloc.calling import read_thresholds
 from hpaloc.files import write_csv
 from hpaloc.index import read_index
 from hpaloc.log import run_program
+from hpaloc.provenance import record
 from hpaloc.summary import (
     of_comparison,
     of_data,
@@ -59,6 +60,7 @@ def main(argv: list[str] | None = None) -> None:
     )
     published = pd.read_csv(args.published, dtype=str, keep_default_na=False)
     write_csv(summary_table(published, values, args.folds[0]), args.table)
+    record(args, [args.table])
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from hpaloc.keeper import Keeper
 from hpaloc.lease import LEASE_S, leased
 from hpaloc.log import InputError, run_program
 from hpaloc.preemption import TRY_AGAIN, Preempted, sigterm_waits
+from hpaloc.provenance import record
 from hpaloc.ranks import join, leave, relaunched
 from hpaloc.state import state_folder, write_meta
 from hpaloc.training import train
@@ -93,8 +94,9 @@ def main(argv: list[str] | None = None) -> None:
                 keeper = Keeper(folder, lease, 60 * args.checkpoint_minutes, asked_to_stop)
             try:
                 state = train(
-                    args.recipe, args.fold, data, folder, keeper, compute, args.pretrained, ranks
-                )
+                    args.recipe, args.fold, data, state, folder, keeper, compute,
+                    args.pretrained, ranks,
+                )  # fmt: skip
             except Preempted:
                 log.warning(
                     "told to stop (SIGTERM): the state is stored in %s, the next attempt goes on"
@@ -116,6 +118,7 @@ def main(argv: list[str] | None = None) -> None:
         )
         lease.ensure()
         export(state, folder, args.recipe, args.fold, data.validation_ids, outputs)
+        record(args, outputs, pixels_of=args.arrays)
     if was_finished:
         log.info(
             "restored in %.1f s from a finished state, nothing was trained; to train again change"

@@ -7,6 +7,7 @@ from hpaloc.files import write_csv
 from hpaloc.kaggle.files import read_found
 from hpaloc.kaggle.submission import ordered_submission
 from hpaloc.log import run_program
+from hpaloc.provenance import record
 
 log = logging.getLogger("hpaloc")
 
@@ -29,6 +30,7 @@ def main(argv: list[str] | None = None) -> None:
     submission = ordered_submission(arguments.labels, table, arguments.quarantine)
     write_csv(submission, arguments.submission)
     log.info("%s: %d rows in the order of %s", arguments.submission, len(submission), table)
+    record(arguments, [arguments.submission])
 
 
 if __name__ == "__main__":

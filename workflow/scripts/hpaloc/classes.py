@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterable
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -71,7 +72,8 @@ def multi_hot(label_lists: Iterable[Iterable[int]]) -> np.ndarray:
     import numpy as np
 
     lists = [list(labels) for labels in label_lists]
+    lengths = [len(labels) for labels in lists]
+    classes = np.fromiter(chain.from_iterable(lists), dtype=np.int64, count=sum(lengths))
     hot = np.zeros((len(lists), N_CLASSES), dtype=bool)
-    for row, labels in enumerate(lists):
-        hot[row, labels] = True
+    hot[np.repeat(np.arange(len(lists)), lengths), classes] = True
     return hot

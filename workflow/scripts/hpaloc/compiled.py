@@ -21,33 +21,47 @@ def compiled(
     images: torch.Tensor,
     compute: Compute,
     mode: str | None = None,
+    in_parts: bool = False,
 ) -> Callable[[torch.Tensor], torch.Tensor]:
     """``network`` compiled for batches of the shape of ``images`` (uint8 N × S × S × 4, on the
     device); other shapes, such as an epoch's last batch, go through the network as it is.
 
-    It is tried on ``images`` at once, in training with the way back too: where the compiler is
-    missing or fails, a warning says so and the network itself comes back. Parameters, gradients
-    and running averages stay what they were. ``mode`` is torch.compile's. Raises
-    torch.OutOfMemoryError where the GPU's memory does not hold the batch.
+    All that will be asked of it is tried on ``images`` at once: in evaluation mode the forward pass
+    of ``probabilities``; in training mode the way back and the validation too, and with
+    ``in_parts`` the pass without a graph. Where the compiler is missing or fails, a warning says so
+    and the network itself comes back. Parameters, gradients and running averages stay what they
+    were. ``mode`` is torch.compile's. Raises torch.OutOfMemoryError where the GPU's memory does
+    not hold the batch.
     """
     started = time.monotonic()
+    training = network.training
     buffers = [buffer.clone() for buffer in network.buffers()]
-    fast = torch.compile(network, dynamic=False, mode=mode)
+    # The networks of all folds are compiled from the same lines of code, and each counts. With
+    # fullgraph a limit is an error that is seen here, and no silent return to what is slow.
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 256)
+    fast = torch.compile(network, dynamic=False, fullgraph=True, mode=mode)
     try:
-        with torch.set_grad_enabled(network.training), compute.autocast():
-            logits = fast(images)
-        if network.training:
-            logits.float().sum().backward()
+        with compute.autocast():
+            if training:
+                fast(images).float().sum().backward()
+                if in_parts:
+                    with torch.no_grad():
+                        fast(images)
+                network.eval()
+            with torch.inference_mode():
+                fast(images)
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # noqa: BLE001 - a compiler fails in ways of its own
         log.warning(
             "not compiled, which may take half of the speed: %s. torch.compile needs a C++ compiler"
-            " on the CPU and Triton on a GPU; `compile: false` in the recipe leaves it out",
+            " on the CPU, and Triton and a C compiler for a GPU; `compile: false` in the recipe"
+            " leaves it out",
             str(error).strip().partition("\n")[0] or type(error).__name__,
         )
         return network
     finally:
+        network.train(training)
         for buffer, former in zip(network.buffers(), buffers, strict=True):
             buffer.copy_(former)
         network.zero_grad(set_to_none=True)

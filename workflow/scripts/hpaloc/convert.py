@@ -67,14 +67,14 @@ def convert_shard(
     array: str | Path,
     rows: str | Path,
     threads: int,
-) -> None:
+) -> str:
     """Converts the images of one shard to ``array`` (.npy, uint8 n × size × size × 4, C order).
 
     ``index`` is the whole raw index and ``root`` the folder, or the zip archive, of its paths.
     ``rows`` becomes a table of every image of the shard with its row, or null and the reason, and
     holds one sha256 for the pixels (of the sums of the rows, which the threads compute). A bad
     image never stops the shard. Images go straight to their rows of the file; several are in work
-    at a time, one per thread, so memory does not grow with the shard.
+    at a time, one per thread, so memory does not grow with the shard. Returns that sum.
     """
     part = index.iloc[shard_range(len(index), shard, shards)]
     records = part.to_dict("records")
@@ -104,6 +104,7 @@ def convert_shard(
         "shard %d of %d: %d images, %d quarantined",
         shard, shards, len(kept), len(records) - len(kept),
     )  # fmt: skip
+    return sha256
 
 
 def list_quarantine(rows: Sequence[str | Path], quarantine: str | Path) -> pd.DataFrame:

@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Iterator
+from functools import cache
 
 import torch
 
@@ -18,7 +19,7 @@ def on_device(batches: Iterator[Batch], compute: Compute) -> Iterator[Batch]:
     if compute.device.type == "cpu":
         yield from batches
         return
-    stream = torch.cuda.Stream(compute.device)
+    stream = _copies(compute.device)
     coming: tuple[Batch, torch.cuda.Event] | None = None
     at_work: deque[torch.cuda.Event] = deque()
     while True:
@@ -36,6 +37,12 @@ def on_device(batches: Iterator[Batch], compute: Compute) -> Iterator[Batch]:
         coming = following
         if len(at_work) > _AHEAD:
             at_work.popleft().synchronize()
+
+
+@cache
+def _copies(device: torch.device) -> torch.cuda.Stream:
+    """One for the whole process: memory that a stream was given is not used by another."""
+    return torch.cuda.Stream(device)
 
 
 def to_device(tensor: torch.Tensor, compute: Compute) -> torch.Tensor:

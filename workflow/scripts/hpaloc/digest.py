@@ -7,14 +7,16 @@ not, so comments, docstrings, blank lines and the version of Python do not count
 """
 
 import ast
+import functools
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
 SCRIPTS = Path(__file__).resolve().parents[1]
 
-# How a program reports, and which of several GPUs it runs on, cannot change what it makes.
-WITHOUT_EFFECT = {"hpaloc.log", "hpaloc.gpu_lock"}
+# How a program reports, what it notes of its origin, and which of several GPUs it runs on, cannot
+# change what it makes.
+WITHOUT_EFFECT = {"hpaloc.log", "hpaloc.provenance", "hpaloc.gpu_lock"}
 
 
 def code_digest(rule: str, scripts: Path = SCRIPTS) -> str:
@@ -22,7 +24,7 @@ def code_digest(rule: str, scripts: Path = SCRIPTS) -> str:
     digest = hashlib.sha256()
     for path in program_files(rule, scripts):
         digest.update(path.relative_to(scripts).as_posix().encode())
-        digest.update(_essence(_parse(path)).encode())
+        digest.update(_understood(path)[1].encode())
     return digest.hexdigest()
 
 
@@ -35,7 +37,7 @@ def program_files(rule: str, scripts: Path = SCRIPTS) -> list[Path]:
         if path in found:
             continue
         found.add(path)
-        for name in imported_modules(_parse(path)):
+        for name in _understood(path)[0]:
             if name not in WITHOUT_EFFECT and (module := _module_file(name, scripts)):
                 waiting.append(module)
     return sorted(found)
@@ -61,8 +63,15 @@ def _module_file(name: str, scripts: Path) -> Path | None:
     return None
 
 
-def _parse(path: Path) -> ast.Module:
-    return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+def _understood(path: Path) -> tuple[list[str], str]:
+    """What a file imports, and its essence. Most modules are in the digests of many programs."""
+    return _understood_text(path.read_text(encoding="utf-8"), str(path))
+
+
+@functools.cache
+def _understood_text(text: str, path: str) -> tuple[list[str], str]:
+    tree = ast.parse(text, filename=path)
+    return list(imported_modules(tree)), _essence(tree)
 
 
 def _essence(node: object) -> str:

@@ -43,6 +43,8 @@ def backward(
     passes, so that dropout draws the same.
     """
     total = len(images) if total is None else total
+    if ranks.count > 1:
+        part_size = max(2, part_size)  # none of equal numbers of parts is empty then
     parts = images.tensor_split(max(1, -(-ranks.most(total) // part_size)))
     seeds = [seed(number * ranks.count + ranks.number) for number in range(len(parts))]
 
@@ -64,8 +66,9 @@ def backward(
         logits = ranks.together(found, total).requires_grad_()
         scores = losses(logits)
         scaler.scale(scores["loss_total"]).backward()
-        # The mean over the processes becomes the sum.
-        mine = logits.grad[ranks.share(total)] * ranks.count
+        mine = logits.grad[ranks.share(total)]
+        if ranks.splits(total):
+            mine = mine * ranks.count  # the mean over the processes becomes the sum
     for number, gradient in enumerate(mine.tensor_split(len(parts))):
         is_last = number == len(parts) - 1
         with nullcontext() if is_last or ranks.count == 1 else forward.no_sync():
@@ -112,7 +115,7 @@ def backward_that_fits(
 
 def _copied_buffers(network: torch.nn.Module) -> list[list[torch.Tensor]]:
     """What a forward pass changes: the running averages of batch norm."""
-    # All of a type at once: one by one, 300 small copies in a step keep a GPU waiting.
+    # Copies, all of a type at once: one by one, 300 small ones in a step keep a GPU waiting.
     return [torch._foreach_add(buffers, 0) for buffers in _buffers_by_type(network)]
 
 

@@ -44,8 +44,8 @@ def prepared(
 
 
 def folded(network: Network) -> Network:
-    """A copy in evaluation mode whose batch norm is part of the convolutions before it: the same
-    function, but for rounding."""
+    """A copy in evaluation mode whose batch norm is part of the convolutions before it, where it
+    follows one directly: the same function, but for rounding."""
     network = copy.deepcopy(network).eval()
-    network.body = fuse(network.body)
+    network.body = fuse(network.body).eval()
     return network.to(memory_format=torch.channels_last)

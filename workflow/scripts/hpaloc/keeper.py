@@ -22,12 +22,16 @@ class Keeper:
         self.folder, self.lease = folder, lease
         self.every_s, self.asked_to_stop = every_s, asked_to_stop
         self.stored_at = time.monotonic()
+        self._asked = False
 
-    def pause(self, state: Callable[[], Checkpoint], ends: bool) -> None:
-        """Between two steps: stores ``state()`` where it is time, or where training ``ends``."""
+    def pause(self, state: Callable[[], Checkpoint], asked: bool, stops: bool) -> None:
+        """Between two steps: stores ``state()`` where it is time, when the process is first
+        ``asked`` to stop, and where it ``stops``."""
         if self.lease.lost:
             self.lease.ensure()
-        if ends or time.monotonic() - self.stored_at >= self.every_s:
+        newly_asked = asked and not self._asked
+        self._asked = asked
+        if stops or newly_asked or time.monotonic() - self.stored_at >= self.every_s:
             self.save(state())
 
     def save(self, state: Checkpoint) -> None:

@@ -45,16 +45,17 @@ def probabilities_of(table: pd.DataFrame) -> np.ndarray:
 
 def truth_of(index: pd.DataFrame, image_ids: Sequence[str], what: str) -> np.ndarray:
     """Labels of the images as bool n × 28, joined by id; ``what`` names them for errors."""
-    labels = index.set_index("image_id")["labels"].reindex(image_ids)
-    unknown = ~labels.index.isin(index["image_id"])
-    for bad, problem in (
-        (unknown, "are not in the index of images"),
-        (labels.isna().to_numpy() & ~unknown, "have no labels"),
-    ):
-        if bad.any():
-            raise InputError(
-                f"{bad.sum()} of {len(labels)} {what} {problem}, the first is"
-                f" {labels.index[bad.argmax()]!r}. The tables are not of the same source: make"
-                " them again."
-            )
+    wanted = pd.Index(image_ids)
+    positions = pd.Index(index["image_id"]).get_indexer(wanted)
+    _refuse(wanted, positions < 0, f"{what} are not in the index of images")
+    labels = index["labels"].iloc[positions]
+    _refuse(wanted, labels.isna().to_numpy(), f"{what} have no labels")
     return multi_hot(labels)
+
+
+def _refuse(image_ids: pd.Index, bad: np.ndarray, problem: str) -> None:
+    if bad.any():
+        raise InputError(
+            f"{bad.sum()} of {len(bad)} {problem}, the first is {image_ids[bad.argmax()]!r}."
+            " The tables are not of the same source: make them again."
+        )

@@ -15,38 +15,50 @@ import torch.distributed as dist
 
 from hpaloc.gpu_lock import claim_gpus
 
-# The first process may wait for hours for another job's lease, and the others for it. A process
-# that dies is noticed by torchrun, not by a timeout.
+# The first process may wait for hours for another job's lease, and the others for it; one may have
+# more to validate than another. A process that dies is noticed by torchrun, not by a timeout.
 _PATIENCE = timedelta(days=30)
+# What torchrun gives processes that were told to stop, before it kills them: time to store a state.
+_STOPPING_S = 600
 
 
 @dataclass(frozen=True)
 class Ranks:
+    """``waiting`` is the group in which processes wait for each other on the CPU."""
+
     number: int = 0
     count: int = 1
+    waiting: dist.ProcessGroup | None = None
 
     @property
     def is_first(self) -> bool:
         return self.number == 0
 
+    def splits(self, total: int) -> bool:
+        """Whether ``total`` images are shared out. Fewer than processes go through all of them:
+        the same gradient everywhere, where a process without images has no batch norm."""
+        return total >= self.count
+
     def share(self, total: int) -> slice:
         """What this process has of ``total`` images in their order, split as torch.tensor_split."""
+        if not self.splits(total):
+            return slice(0, total)
         size, more = divmod(total, self.count)
         start, stop = (k * size + min(k, more) for k in (self.number, self.number + 1))
         return slice(start, stop)
 
     def most(self, total: int) -> int:
         """The largest share of any process."""
-        return -(-total // self.count)
+        return -(-total // self.count) if self.splits(total) else total
 
     def together(self, rows: torch.Tensor, total: int) -> torch.Tensor:
         """Rows of all processes, ``total`` × …, from the ``rows`` of each one's share; the same
         bits everywhere, for nothing but zeros is added to them."""
-        if self.count == 1:
+        if self.count == 1 or not self.splits(total):
             return rows
         everything = rows.new_zeros((total, *rows.shape[1:]))
         everything[self.share(total)] = rows
-        dist.all_reduce(everything)
+        dist.all_reduce(everything, group=None if rows.is_cuda else self.waiting)
         return everything
 
     def any(self, flag: bool) -> bool:
@@ -54,7 +66,7 @@ class Ranks:
         if self.count == 1:
             return flag
         flags = torch.tensor(float(flag))
-        dist.all_reduce(flags, dist.ReduceOp.MAX)
+        dist.all_reduce(flags, dist.ReduceOp.MAX, group=self.waiting)
         return bool(flags)
 
     def wait(self) -> None:
@@ -80,12 +92,14 @@ def relaunched(program: str, arguments: list[str], gpus: int) -> None:
     if gpus < 2 or "TORCHELASTIC_RUN_ID" in os.environ or not torch.cuda.is_available():
         return
     claim_gpus(gpus)
+    os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", str(_STOPPING_S))
     os.execv(sys.executable, [sys.executable, *torchrun(gpus), program, *arguments])
 
 
 def torchrun(processes: int) -> list[str]:
     """Python's arguments that run a program, which follows them, in so many processes."""
-    options = ["--standalone", f"--nproc-per-node={processes}"]
+    # On this machine alone, whatever the network makes of its name.
+    options = ["--standalone", "--local-addr=127.0.0.1", f"--nproc-per-node={processes}"]
     # `--` ends torchrun's own options, of which it takes abbreviations.
     return ["-m", "torch.distributed.run", *options, "--"]
 
@@ -94,13 +108,13 @@ def join(gpus: int) -> Ranks:
     """This process among those that torchrun started; alone where it started none."""
     if gpus < 2 or "TORCHELASTIC_RUN_ID" not in os.environ:
         return ALONE
-    ranks = Ranks(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]))
     backend = "gloo"
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
         backend = "cpu:gloo,cuda:nccl"
-    dist.init_process_group(backend, timeout=_PATIENCE)
-    return ranks
+    dist.init_process_group(backend)
+    waiting = dist.new_group(backend="gloo", timeout=_PATIENCE)
+    return Ranks(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), waiting)
 
 
 def leave(ranks: Ranks) -> None:

@@ -42,7 +42,8 @@ def open_arrays(index: str | Path) -> tuple[pd.DataFrame, list[np.ndarray]]:
         except (OSError, ValueError) as error:
             raise InputError(
                 f"{path}: this shard of {index} cannot be read ({error})."
-                " Delete it and run the arrays again."
+                f" Make it again: snakemake --force {path}, with your configuration; make verify"
+                " names all that are missing or damaged."
             ) from error
         size = pixels.shape[1] if pixels.ndim == 4 else 0
         if (

@@ -17,7 +17,6 @@ from hpaloc import losses, schedule
 from hpaloc.checkpoint import (
     Checkpoint,
     forget_old,
-    load_checkpoint,
     save_validation,
     weights_file,
 )
@@ -72,6 +71,7 @@ def train(
     recipe: dict[str, Any],
     fold: int,
     data: FoldData,
+    state: Checkpoint,
     folder: Path,
     keeper: Keeper | None,
     compute: Compute,
@@ -80,13 +80,12 @@ def train(
 ) -> Checkpoint:
     """Trains until the recipe's end or until validation stops moving; returns the last checkpoint.
 
-    Goes on from the checkpoint in the state's ``folder`` if there is one. The exported epoch is the
+    Goes on from ``state``, the checkpoint in its ``folder`` or a fresh one. The exported epoch is the
     one with the best validation macro F1 at its own best global threshold; of equal ones the
     earliest. Of several processes (``ranks``) each calls this, and the first one alone has a
     keeper, which writes. Raises InputError when the loss is no finite number, and Preempted when
     the keeper is asked to stop.
     """
-    state = load_checkpoint(folder)
     setup = set_up(recipe, fold, data, compute, pretrained, ranks, state)
     if state.step:
         log.info("going on after epoch %d (step %d), from %s", state.epoch, state.step, folder)
@@ -110,15 +109,16 @@ def train(
             scaler=setup.scaler.state_dict(),
         )
 
-    def pause(together: bool) -> None:
-        """Stores the state where it is time, and ends where a stop was asked for: of several
-        processes only where all are ``together``, lest one waits for another that has ended."""
+    def pause(may_stop: bool) -> None:
+        """Stores the state where it is time or a stop was asked for, and ends then. Several
+        processes agree on that where all of them come by: ``may_stop``."""
         asked = keeper is not None and keeper.asked_to_stop()
+        stops = asked
         if ranks.count > 1:
-            asked = together and ranks.any(asked)
+            stops = may_stop and ranks.any(asked)
         if keeper:
-            keeper.pause(with_tensors, asked)
-        if asked:
+            keeper.pause(with_tensors, asked, stops)
+        if stops:
             ranks.wait()  # torchrun ends all where one ends: not before the state is stored
             raise Preempted
 
@@ -169,8 +169,8 @@ def set_up(
     ranks: Ranks,
     state: Checkpoint,
 ) -> Setup:
-    """The network and its optimizer on the device, as ``state`` left them (and its tensors are
-    moved there) or new, compiled where the recipe asks for it and the machine can."""
+    """The network and its optimizer on the device, compiled where the recipe asks for it and the
+    machine can: new, or as ``state`` has them, which keeps no tensors then."""
     torch.manual_seed(_seed(recipe, fold, 0))
     network = build_network(recipe)
     if pretrained is not None:
@@ -180,8 +180,8 @@ def set_up(
     forward: Forward = network
     if ranks.count > 1:
         if compute.device.type == "cuda":
+            # Its processes wait for each other in every layer; the CPU has no such thing.
             network = torch.nn.SyncBatchNorm.convert_sync_batchnorm(network)
-            network.to(memory_format=torch.channels_last)
         forward = DistributedDataParallel(
             network, broadcast_buffers=False, gradient_as_bucket_view=True
         )
@@ -194,6 +194,11 @@ def set_up(
     )  # fmt: skip
     if state.network:
         network.load_state_dict(state.network)
+        # Whether one kernel does it all is a matter of the device, not of the state.
+        for saved, group in zip(
+            state.optimizer["param_groups"], setup.optimizer.param_groups, strict=True
+        ):
+            saved["fused"] = group.get("fused")
         setup.optimizer.load_state_dict(state.optimizer)
         if state.scaler:  # none from a device that needs no scaling
             setup.scaler.load_state_dict(state.scaler)
@@ -215,7 +220,8 @@ def compile_forward(setup: Setup, batch_size: int) -> None:
     )
     setup.forward = setup.network
     try:
-        setup.forward = compiled(setup.network, images, setup.compute)
+        in_parts = batch_size < setup.recipe["batch_size"]
+        setup.forward = compiled(setup.network, images, setup.compute, in_parts=in_parts)
     except torch.OutOfMemoryError:
         log.info("the GPU's memory does not hold %d images: not compiled for them", batch_size)
 

@@ -1,0 +1,136 @@
+"""The record of a job: what it says, where it lies, and that it says nothing that changes."""
+
+import argparse
+import hashlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from hpaloc import provenance
+from hpaloc.config import resolve
+from hpaloc.provenance import commit_of, describe_run, record, sum_of_record, sum_of_shard
+
+PROJECT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch) -> dict:
+    """A folder where Snakemake would run, with the variable that it sets; the configuration."""
+    monkeypatch.chdir(tmp_path)
+    config = resolve(yaml.safe_load((PROJECT / "config.yaml").read_text()))
+    monkeypatch.setenv(provenance.VARIABLE, describe_run(config, "paper", PROJECT))
+    return config
+
+
+def a_job(**more) -> argparse.Namespace:
+    Path("in.csv").write_text("a\n1\n")
+    for folder in ("figures", "tables"):
+        Path(folder).mkdir(exist_ok=True)
+        Path(folder, "of.csv").write_text("b\n2\n")
+    return argparse.Namespace(
+        counts="in.csv", png="figures/of.csv", table=Path("tables/of.csv"), threads=2,
+        name="figures", recipe={"seed": 7}, **more,
+    )  # fmt: skip
+
+
+def sha256(path: str) -> str:
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+def test_a_record_lies_in_every_folder_of_the_outputs(run):
+    job = a_job()
+    record(job, [job.png, None, job.table])
+    beside = [Path(folder, "of.provenance.json") for folder in ("figures", "tables")]
+    texts = {path.read_text() for path in beside}
+    assert len(texts) == 1
+    about = json.loads(texts.pop())
+    assert about["inputs"] == {"in.csv": {"bytes": 4, "sha256": sha256("in.csv")}}
+    assert about["outputs"].keys() == {"figures/of.csv", "tables/of.csv"}
+    assert about["seed"] == 7
+    assert about["run"] == "paper"
+    assert about["versions"]["numpy"] == np.__version__
+    assert "snakemake" not in about["versions"]  # what is not imported has no part in it
+    assert about["sha256"] == sum_of_record(about)
+    record(job, [job.png, None, job.table])
+    assert {path.read_text() for path in beside} == {
+        json.dumps(about, indent=2, sort_keys=True) + "\n"
+    }
+
+
+def test_the_configuration_that_is_kept_resolves_to_itself(run):
+    job = a_job()
+    assert not Path("results").exists()  # a dry run leaves nothing
+    record(job, [job.table])
+    kept = json.loads(Path("tables/of.provenance.json").read_text())["config"]
+    assert sha256(kept["path"]) == kept["sha256"]
+    config = yaml.safe_load(Path(kept["path"]).read_text())
+    assert config == run
+    assert resolve(config) == run
+
+
+def test_run_by_hand_a_program_leaves_no_record(run, monkeypatch):
+    monkeypatch.delenv(provenance.VARIABLE)
+    job = a_job()
+    record(job, [job.table])
+    assert not Path("tables/of.provenance.json").exists()
+
+
+def test_a_file_of_odd_name_is_an_input_too(run):
+    Path("with blank, and ü.csv").write_text("c\n")
+    job = a_job(answers=["with blank, and ü.csv", "no\0path"])
+    record(job, [job.table])
+    about = json.loads(Path("tables/of.provenance.json").read_text())
+    assert "with blank, and ü.csv" in about["inputs"]
+
+
+def test_the_sum_of_a_shard_needs_no_second_reading_and_sees_every_byte(tmp_path):
+    path = tmp_path / "shard_000.npy"
+    images = np.random.default_rng(1).integers(0, 256, (3, 8, 8, 4), dtype=np.uint8)
+    np.save(path, images)
+    each = "".join(hashlib.sha256(image).hexdigest() for image in images)
+    pixels = hashlib.sha256(each.encode()).hexdigest()
+    known = sum_of_shard(path, pixels)
+    assert sum_of_shard(path) == known
+    whole = path.read_bytes()
+    for place in (70, 130, len(whole) - 1):  # in the header, and the first and last of the pixels
+        changed = bytearray(whole)
+        changed[place] ^= 1
+        path.write_bytes(changed)
+        try:
+            assert sum_of_shard(path) != known
+        except ValueError:
+            assert place == 70
+
+
+def test_the_commit_of_a_clone_and_of_no_clone(tmp_path, monkeypatch):
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    assert commit_of(tmp_path) is None
+
+    def git(*arguments: str) -> str:
+        who = ["-c", "user.name=a", "-c", "user.email=a@b.c"]
+        command = ["git", "-C", str(tmp_path), *who, *arguments]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    git("init", "-q")
+    (tmp_path / "a").write_text("1")
+    git("add", "a")
+    git("commit", "-qm", "first")
+    git("tag", "v1")
+    commit = git("rev-parse", "HEAD")
+    assert commit_of(tmp_path) == commit
+    (tmp_path / "results").write_text("not tracked")
+    assert commit_of(tmp_path) == commit
+    (tmp_path / "a").write_text("2")
+    assert commit_of(tmp_path) == f"{commit}-dirty"
+
+
+def test_what_snakemake_imports_of_it_needs_no_numpy():
+    code = "import sys, hpaloc.provenance; sys.exit('numpy' in sys.modules)"
+    folder = PROJECT / "workflow/scripts"
+    done = subprocess.run([sys.executable, "-c", code], check=False, cwd=folder)
+    assert done.returncode == 0

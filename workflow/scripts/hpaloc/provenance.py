@@ -1,0 +1,213 @@
+"""Where a result comes from: a record beside every output, written by the program that made it.
+
+A job's record, ``<first output>.provenance.json``, holds the commit, the configuration, the
+arguments, the seed, the device, the versions of what was imported, and the size and sha256 of
+every file that was read or made. A job with files in several folders has one in each. Records hold
+no times, so that they too are equal where the same is made again. They are no outputs of the rules:
+nothing runs again for want of one.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from hpaloc.files import canonical_json, sha256_of_file, write_text
+
+SUFFIX = ".provenance.json"
+
+# Where the resolved configurations of runs lie, and where they wait for the first result.
+CONFIGS = Path("results/config")
+SCRATCH = Path(".snakemake/hpaloc")
+
+# Set by the Snakefile. A program that is run by hand makes no result of a run, and no record.
+VARIABLE = "HPALOC_PROVENANCE"
+
+# Distributions by the name that is imported.
+_PACKAGES = {
+    "aiohttp": "aiohttp", "albumentations": "albumentations", "cv2": "opencv-python-headless",
+    "iterstrat": "iterative-stratification", "matplotlib": "matplotlib", "numpy": "numpy",
+    "openvino": "openvino", "pandas": "pandas", "PIL": "pillow", "pyarrow": "pyarrow",
+    "safetensors": "safetensors", "scipy": "scipy", "simplejpeg": "simplejpeg",
+    "sklearn": "scikit-learn", "timm": "timm", "torch": "torch", "torchvision": "torchvision",
+}  # fmt: skip
+
+
+def describe_run(config: Mapping[str, Any], name: str, project: str | Path) -> str:
+    """What all jobs of a run have in common, as JSON, for the variable that programs read.
+
+    The resolved configuration is written to Snakemake's own folder, from where the first job that
+    makes something copies it to the results: a dry run leaves nothing there. It is one that
+    Snakemake takes: ``--configfile`` with it alone is the same run, whatever was laid over what.
+    """
+    import yaml  # the Snakefile has it; the environments of jobs need not
+
+    text = yaml.safe_dump(dict(config), sort_keys=True, allow_unicode=True, width=100)
+    sha256 = hashlib.sha256(text.encode()).hexdigest()
+    stored = SCRATCH / f"{name}_{sha256[:12]}.yaml"
+    if not stored.is_file() or sha256_of_file(stored) != sha256:
+        write_text(text, stored)
+    return canonical_json(
+        {
+            "run": name,
+            "commit": commit_of(project),
+            "project": os.path.relpath(project),
+            "config": {"path": (CONFIGS / stored.name).as_posix(), "sha256": sha256},
+        }
+    )
+
+
+def commit_of(project: str | Path) -> str | None:
+    """The commit of a folder, ``-dirty`` where tracked files differ; None without git."""
+    command = ["git", "-C", str(project), "describe", "--always", "--dirty", "--abbrev=40"]
+    try:
+        done = subprocess.run([*command, "--exclude=*"], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()
+
+
+def record(
+    arguments: argparse.Namespace,
+    outputs: Sequence[str | Path | None],
+    *,
+    pixels_of: str | Path | None = None,
+    sums: Mapping[str, str] | None = None,
+    listed_in: str | Path | None = None,
+    repeatable: bool = True,
+) -> None:
+    """Writes the record of the job that this program is; nothing where it is run by hand.
+
+    ``outputs`` are the files that it made, the most telling first (None: not asked for). What it read are all other files that ``arguments``
+    name, and the shards beside the index of arrays ``pixels_of``, for which the digest file of
+    that index stands. ``sums`` has the sums of shards, which are known already, and
+    ``listed_in`` is an index of raw images that the job made too. ``repeatable`` is False where
+    the same job makes other bytes every time.
+    """
+    if VARIABLE not in os.environ:
+        return
+    run = json.loads(os.environ[VARIABLE])
+    _keep_config(Path(run["config"]["path"]))
+    made = [Path(path) for path in outputs if path is not None]
+    read = [path for path in _files_of(vars(arguments)) if path not in made]
+    if pixels_of is not None:
+        read.append(Path(pixels_of).with_suffix(".sha256"))
+    about = {
+        "program": Path(sys.argv[0]).stem,
+        **run,
+        "seed": _seed(vars(arguments)),
+        "device": _device(),
+        "versions": _versions(),
+        "arguments": _plain(vars(arguments)),
+        "inputs": {path.as_posix(): _facts(path, sums or {}) for path in sorted(set(read))},
+        "outputs": {path.as_posix(): _facts(path, sums or {}) for path in sorted(made)},
+        "images": None if listed_in is None else Path(listed_in).as_posix(),
+        "repeatable": repeatable,
+    }
+    about["sha256"] = sum_of_record(about)
+    for folder in dict.fromkeys(path.parent for path in made):
+        first = next(path for path in made if path.parent == folder)
+        write_text(text_of_record(about), first.with_suffix(SUFFIX))
+
+
+def text_of_record(about: Mapping[str, Any]) -> str:
+    return json.dumps(about, indent=2, sort_keys=True) + "\n"
+
+
+def sum_of_record(about: Mapping[str, Any]) -> str:
+    """sha256 of all that a record says, but for its own ``sha256``: an edited one is seen."""
+    said = {key: value for key, value in about.items() if key != "sha256"}
+    return hashlib.sha256(canonical_json(said).encode()).hexdigest()
+
+
+def sum_of_shard(path: str | Path, pixels: str | None = None) -> str:
+    """The sum of an .npy file of images: sha256 of its header and of the sum of its pixels.
+
+    ``pixels`` is the sha256 of the sha256 sums (hex) of its images. Whoever makes a shard has it,
+    and reads no GiB twice; without it the images are read. ValueError for what is no such file.
+    """
+    import numpy as np
+
+    images = np.load(path, mmap_mode="r", allow_pickle=False)
+    if pixels is None:
+        each = "".join(hashlib.sha256(np.ascontiguousarray(image)).hexdigest() for image in images)
+        pixels = hashlib.sha256(each.encode()).hexdigest()
+    with open(path, "rb") as file:
+        header = file.read(os.path.getsize(path) - images.nbytes)
+    return hashlib.sha256(header + pixels.encode()).hexdigest()
+
+
+def _keep_config(path: Path) -> None:
+    if not path.is_file():
+        write_text((SCRATCH / path.name).read_text(encoding="utf-8"), path)
+
+
+def _files_of(values: Mapping[str, Any]) -> Iterator[Path]:
+    for value in values.values():
+        for item in value if isinstance(value, list) else [value]:
+            if isinstance(item, str | Path) and _is_file(item):
+                yield Path(item)
+
+
+def _is_file(text: str | Path) -> bool:
+    try:
+        return os.path.isfile(text)
+    except ValueError:  # no path at all
+        return False
+
+
+def _facts(path: Path, sums: Mapping[str, str]) -> dict[str, Any]:
+    known = sums.get(path.as_posix())
+    return {"bytes": path.stat().st_size, "sha256": known or sha256_of_file(path)}
+
+
+def _seed(arguments: Mapping[str, Any]) -> int | None:
+    """The seed among the arguments: an own one, or that of a recipe or of a source's settings."""
+    for value in (arguments, arguments.get("recipe"), arguments.get("settings")):
+        if isinstance(value, Mapping) and isinstance(value.get("seed"), int):
+            return value["seed"]
+    return None
+
+
+def _device() -> dict[str, str | None]:
+    """The processor, and the GPU where this program computed on one."""
+    torch = sys.modules.get("torch")
+    on_gpu = torch is not None and torch.cuda.is_initialized()
+    return {"cpu": cpu_model(), "gpu": torch.cuda.get_device_name() if on_gpu else None}
+
+
+def cpu_model() -> str:
+    """The name of the processor, such as ``AMD EPYC``."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def _versions() -> dict[str, str]:
+    versions = {"python": platform.python_version()}
+    for name, distribution in _PACKAGES.items():
+        if module := sys.modules.get(name):
+            try:
+                versions[distribution] = metadata.version(distribution)
+            except metadata.PackageNotFoundError:  # conda calls some otherwise
+                versions[distribution] = str(getattr(module, "__version__", "unknown"))
+    return versions
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value.as_posix() if isinstance(value, Path) else value

@@ -1,0 +1,260 @@
+"""Compares results with the records of their origin, and says how the least of them is made again."""
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow.parquet as pq
+
+from hpaloc.classes import CHANNELS
+from hpaloc.files import sha256_of_file
+from hpaloc.log import Progress
+from hpaloc.provenance import SUFFIX, sum_of_record, sum_of_shard, text_of_record
+
+DELETED, TRUNCATED, EDITED = "deleted", "truncated", "edited"
+
+# Of results: what is no result, and what a rule does not make.
+_NO_RESULTS = {"benchmarks", "config", "downloads", "logs", "state"}
+
+
+class Fault(NamedTuple):
+    """What is wrong with a file; ``is_free``: it may be deleted, what it was for is made."""
+
+    path: Path
+    what: str
+    is_free: bool = False
+
+
+@dataclass(eq=False)
+class Job:
+    """A record: what a job read and made. ``path`` is the record's own, the first of its copies."""
+
+    path: Path
+    about: dict[str, Any]
+    copies: list[Path] = field(default_factory=list)
+
+    @property
+    def target(self) -> str:
+        """The output that stands for the job."""
+        stem = self.path.name.removesuffix(SUFFIX)
+        of_stem = [path for path in self.about["outputs"] if Path(path).stem == stem]
+        return next((path for path in of_stem if Path(path).parent == self.path.parent), of_stem[0])
+
+
+class Findings(NamedTuple):
+    """``faults`` by job, ``stale`` (job, input, why), ``damaged`` records, ``without`` a record."""
+
+    faults: dict[Job, list[Fault]]
+    stale: list[tuple[Job, str, str]]
+    damaged: list[Fault]
+    without: list[Path]
+    jobs: list[Job]
+    files: int
+
+
+def verify(results: Path, run: str | None, threads: int) -> Findings:
+    """Compares all results below ``results`` with their records; those of ``run`` and what they
+    were made of, where it is named.
+
+    Paths are those of the records, which start where Snakemake ran.
+    """
+    jobs, damaged = read_records(results)
+    without = list(_without_record(results, jobs)) if run is None else []
+    if run is not None:
+        jobs = with_sources(jobs, {job for job in jobs if job.about["run"] == run})
+        known = {copy for job in jobs for copy in job.copies}
+        damaged = [fault for fault in damaged if fault.path in known or _may_be_of(fault, run)]
+    made = {path: facts for job in jobs for path, facts in job.about["outputs"].items()}
+    images = {job: dict(_images_of(job)) for job in jobs}
+    for listed in images.values():
+        made |= listed
+    read = {path for job in jobs for path in job.about["inputs"]}
+    sums = _sums({**dict.fromkeys(read), **made}, threads)
+    faults: dict[Job, list[Fault]] = {}
+    for job in jobs:
+        found = [
+            Fault(Path(path), what, what == DELETED and (path in images[job] or _is_shard(path)))
+            for path, facts in {**job.about["outputs"], **images[job]}.items()
+            if (what := _compared(path, facts, sums))
+        ]
+        if found:
+            faults[job] = found
+    stale = [
+        (job, path, why)
+        for job in jobs
+        for path, facts in job.about["inputs"].items()
+        if (why := _stale(path, facts, made, sums))
+    ]
+    configs = {job.about["config"]["path"]: job.about["config"]["sha256"] for job in jobs}
+    for path, sha256 in configs.items():
+        if not os.path.isfile(path):
+            damaged.append(Fault(Path(path), DELETED))
+        elif sha256_of_file(path) != sha256:
+            damaged.append(Fault(Path(path), EDITED))
+    return Findings(faults, stale, damaged, without, jobs, len({*made, *configs}))
+
+
+def read_records(results: Path) -> tuple[list[Job], list[Fault]]:
+    """The jobs whose records lie below ``results``, and the records that are none any more.
+
+    Of a job with a damaged record, the copy beside its other files is taken, if it has one.
+    """
+    jobs: dict[str, Job] = {}
+    damaged = []
+    for path in _files_below(results):
+        if not path.name.endswith(SUFFIX):
+            continue
+        try:
+            text = path.read_text(encoding="utf-8")
+            about = json.loads(text)
+            whole = about["sha256"] == sum_of_record(about) and text == text_of_record(about)
+        except (ValueError, KeyError, TypeError):
+            whole = False
+        if not whole:
+            damaged.append(Fault(path, EDITED))
+            continue
+        job = jobs.setdefault(about["sha256"], Job(path, about))
+        job.copies.append(path)
+    return list(jobs.values()), damaged
+
+
+def repairs(findings: Findings) -> list[tuple[Job, list[str]]]:
+    """(a job of the same configuration, targets) of the runs of Snakemake, in their order, that repair all.
+
+    A job that another one's damaged files were made into comes after it, in a run of its own:
+    within a run, Snakemake repeats all that is below a job, also where its bytes are the same.
+    """
+    broken = {job for job, faults in findings.faults.items() if not all(f.is_free for f in faults)}
+    broken |= {job for job, _, _ in findings.stale}
+    above = _above(findings.jobs)
+    # What is measured comes out otherwise, so that what was made of it must follow.
+    measured = {job for job in broken if not job.about["repeatable"]}
+    broken |= {job for job in findings.jobs if above[job] & measured}
+    level: dict[Job, int] = {}
+    for job in sorted(broken, key=lambda job: len(above[job])):
+        level[job] = max((level[other] + 1 for other in above[job] & level.keys()), default=0)
+    steps: dict[tuple[int, str], list[Job]] = {}
+    for job, number in level.items():
+        steps.setdefault((number, job.about["config"]["path"]), []).append(job)
+    return [(steps[key][0], sorted(job.target for job in steps[key])) for key in sorted(steps)]
+
+
+def freely_deleted(findings: Findings) -> dict[Job, list[Fault]]:
+    """Arrays and raw images that are gone, by the job that would make them again."""
+    free = {job: [f for f in faults if f.is_free] for job, faults in findings.faults.items()}
+    return {job: faults for job, faults in free.items() if faults}
+
+
+def with_sources(jobs: list[Job], wanted: set[Job]) -> list[Job]:
+    """The ``wanted`` of ``jobs`` and all that they were made of, in the order of ``jobs``."""
+    above = _above(jobs)
+    found = wanted.union(*(above[job] for job in wanted))
+    return [job for job in jobs if job in found]
+
+
+def _above(jobs: list[Job]) -> dict[Job, set[Job]]:
+    """All jobs that a job depends on, directly or not."""
+    maker = {path: job for job in jobs for path in job.about["outputs"]}
+    above: dict[Job, set[Job]] = {}
+
+    def of(job: Job) -> set[Job]:
+        if job not in above:
+            above[job] = set()
+            direct = {maker[path] for path in job.about["inputs"] if path in maker} - {job}
+            above[job] = direct.union(*(of(other) for other in direct))
+        return above[job]
+
+    for job in jobs:
+        of(job)
+    return above
+
+
+def _images_of(job: Job) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The raw images that a job made, as its index lists them."""
+    index = job.about["images"]
+    if index is None or not os.path.isfile(index):
+        return
+    if sha256_of_file(index) != job.about["outputs"][index]["sha256"]:  # it is named itself
+        return
+    table = pq.read_table(index)
+    for channel in CHANNELS:
+        for name, size, sha256 in zip(
+            *(table[f"{what}_{channel}"].to_pylist() for what in ("path", "bytes", "sha256")),
+            strict=True,
+        ):
+            path = (Path(index).parent / name).as_posix()
+            yield path, {"bytes": size, "sha256": sha256}
+
+
+def _sums(files: dict[str, dict[str, Any] | None], threads: int) -> dict[str, str | None]:
+    """The sha256 of every file that is there; None where its size tells already."""
+    there = [path for path in files if os.path.isfile(path)]
+    progress = Progress("compared", len(there), "files")
+
+    def sum_of(path: str) -> str | None:
+        facts = files[path]
+        if facts is not None and os.path.getsize(path) != facts["bytes"]:
+            return None
+        try:
+            return sum_of_shard(path) if _is_shard(path) else sha256_of_file(path)
+        except ValueError:  # no array any more
+            return None
+
+    with ThreadPoolExecutor(threads) as executor:
+        sums = {}
+        for path, sha256 in zip(there, executor.map(sum_of, there), strict=True):
+            sums[path] = sha256
+            progress.add()
+    return sums
+
+
+def _is_shard(path: str) -> bool:
+    return path.endswith(".npy")
+
+
+def _compared(path: str, facts: dict[str, Any], sums: dict[str, str | None]) -> str | None:
+    if path not in sums:
+        return DELETED
+    if sums[path] == facts["sha256"]:
+        return None
+    return TRUNCATED if os.path.getsize(path) < facts["bytes"] else EDITED
+
+
+def _stale(
+    path: str,
+    facts: dict[str, Any],
+    made: dict[str, dict[str, Any]],
+    sums: dict[str, str | None],
+) -> str | None:
+    """Why what was made of ``path`` is not what would be made of it now."""
+    if path in made:  # also where it is damaged now: what counts is how it was made
+        return None if made[path]["sha256"] == facts["sha256"] else "made again since, otherwise"
+    if path not in sums:  # a file of the user's, or made before there were records
+        return None
+    return None if sums[path] == facts["sha256"] else "edited since"
+
+
+def _without_record(results: Path, jobs: Sequence[Job]) -> Iterator[Path]:
+    known = {Path(path) for job in jobs for path in job.about["outputs"]}
+    known |= {copy for job in jobs for copy in job.copies}
+    raw = {Path(job.about["images"]).parent for job in jobs if job.about["images"]}
+    for path in _files_below(results):
+        if raw.intersection(path.parents):  # its images are compared by the index
+            continue
+        if path not in known and not path.name.endswith((SUFFIX, ".html")):
+            yield path
+
+
+def _files_below(results: Path) -> Iterator[Path]:
+    """The files in folders of results, sorted; without what is being written."""
+    for folder, folders, names in os.walk(results):
+        folders[:] = sorted(name for name in folders if name not in _NO_RESULTS)
+        yield from (Path(folder, name) for name in sorted(names) if name[0] != ".")
+
+
+def _may_be_of(fault: Fault, run: str) -> bool:
+    return run in fault.path.parts or run == "config"

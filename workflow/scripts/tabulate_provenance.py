@@ -1,0 +1,88 @@
+"""Tabulates the records of origin of all that some results were made of, for the report."""
+
+import argparse
+import hashlib
+from pathlib import Path
+
+import pandas as pd
+
+from hpaloc.files import write_csv, write_text
+from hpaloc.log import InputError, run_program
+from hpaloc.provenance import record
+from hpaloc.verification import Job, read_records, with_sources
+
+# Jobs that agree in all of these are one row.
+SHARED = ["program", "commit", "config", "seed", "device", "python", "packages"]
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--results", required=True, type=Path, help="folder of all results")
+    parser.add_argument("--made", required=True, nargs="+", help="the results in question")
+    parser.add_argument("--table", required=True, help="output: a row per kind of job (CSV)")
+    parser.add_argument("--config", required=True, help="output: configuration of the last result")
+    args = parser.parse_args(argv)
+
+    jobs, _ = read_records(args.results)
+    made = set(args.made)
+    last = {job for job in jobs if made & job.about["outputs"].keys()}
+    if not last:
+        raise InputError(
+            f"{args.made[0]} and the other results have no records of their origin: an older version"
+            f" made them. Delete them and run again."
+        )
+    rows = pd.DataFrame([row(job) for job in with_sources(jobs, last)])
+    table = rows.groupby(SHARED, dropna=False, sort=True, as_index=False).agg(
+        jobs=("record", "size"), inputs=("inputs", digest), outputs=("outputs", digest),
+        record=("record", "min"),
+    )  # fmt: skip
+    write_csv(table, args.table)
+    write_text(config_of(max(last, key=lambda job: newest(job, args.made))), args.config)
+    record(args, [args.table, args.config])
+
+
+def newest(job: Job, made: list[str]) -> int:
+    """Where the last of the job's files stands in ``made``, which has later stages last."""
+    return max(made.index(path) for path in job.about["outputs"] if path in made)
+
+
+def config_of(job: Job) -> str:
+    path = Path(job.about["config"]["path"])
+    if not path.is_file():
+        raise InputError(
+            f"{path}: the configuration that {job.target} was made with is not there any more."
+            " make verify prints how to have it again."
+        )
+    return path.read_text(encoding="utf-8")
+
+
+def row(job: Job) -> dict[str, object]:
+    about = job.about
+    versions = dict(about["versions"])
+    python = versions.pop("python")
+    return {
+        "program": about["program"],
+        "commit": about["commit"] or "unknown",
+        "config": about["config"]["path"],
+        "seed": "" if about["seed"] is None else str(about["seed"]),
+        "device": about["device"]["gpu"] or about["device"]["cpu"],
+        "python": python,
+        "packages": ", ".join(f"{name} {version}" for name, version in sorted(versions.items())),
+        "inputs": sums(about["inputs"]),
+        "outputs": sums(about["outputs"]),
+        "record": job.path.as_posix(),
+    }
+
+
+def sums(files: dict[str, dict]) -> str:
+    """Lines of ``sha256  path``, as sha256sum writes them."""
+    return "".join(f"{facts['sha256']}  {path}\n" for path, facts in sorted(files.items()))
+
+
+def digest(lines: pd.Series) -> str:
+    """sha256 over the sums of the files of several jobs."""
+    return hashlib.sha256("".join(sorted(lines)).encode()).hexdigest()
+
+
+if __name__ == "__main__":
+    run_program(main)

@@ -1,0 +1,131 @@
+"""Compares every result with the record of its origin; names what is not as it was made, and the repair.
+
+Status 1 where a file was deleted, truncated or edited, or made of something that has changed since.
+Arrays and raw images that were deleted are named, but free to be: nothing that is made needs them.
+"""
+
+import argparse
+import logging
+import os
+import shlex
+import sys
+from pathlib import Path
+
+from hpaloc.log import InputError, run_program, some_of
+from hpaloc.provenance import CONFIGS, SCRATCH, SUFFIX
+from hpaloc.verification import Fault, Findings, Job, freely_deleted, repairs, verify
+
+log = logging.getLogger("hpaloc")
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--results", type=Path, default=Path("results"), help="folder of results")
+    parser.add_argument(
+        "--run", help="only this run and what it was made of; `config` is the unnamed"
+    )
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="files at a time")
+    args = parser.parse_args(argv)
+
+    if not args.results.is_dir():
+        raise InputError(
+            f"there is no folder {args.results}: nothing was made here yet, or this is not the"
+            " folder where Snakemake ran."
+        )
+    found = verify(args.results, args.run, args.threads)
+    if not found.jobs and not found.damaged:
+        raise InputError(
+            f"{args.results}: no records of origin"
+            f"{f' of a run {args.run!r}' if args.run else ''}. They are written with the results;"
+            " what an older version made has none."
+        )
+    for job, fault in all_faults(found):
+        if not fault.is_free:
+            print(f"{fault.path}: {in_words(fault, job)}")
+    for fault in found.damaged:
+        print(f"{fault.path}: {fault.what}")
+    for job, path, why in found.stale:
+        print(f"{job.target}: made of {path}, which was {why}")
+    free = freely_deleted(found)
+    for job, faults in free.items():
+        print(
+            f"{some(faults)}: deleted, which is free. To have it again: {command(job, [job.target])}"
+        )
+    if found.without:
+        names = [str(path) for path in found.without]
+        print("\nWithout a record, made by hand or by an older version, and not compared:")
+        print("\n".join(names))
+    steps = repair_steps(found)
+    if steps:
+        print("\nTo repair:")
+        print("\n".join(steps))
+    if found.damaged or found.stale or any(not f.is_free for _, f in all_faults(found)):
+        sys.exit(1)
+    there = found.files - sum(len(faults) for faults in free.values())
+    log.info("%d files of %d jobs are as they were made", there, len(found.jobs))
+
+
+def all_faults(found: Findings) -> list[tuple[Job, Fault]]:
+    return [(job, fault) for job, faults in found.faults.items() for fault in faults]
+
+
+def in_words(fault: Fault, job: Job) -> str:
+    if not fault.path.is_file():
+        return fault.what
+    recorded = job.about["outputs"].get(fault.path.as_posix(), {}).get("bytes")
+    size = fault.path.stat().st_size
+    return fault.what if recorded in (None, size) else f"{fault.what}, {size} of {recorded} bytes"
+
+
+def some(faults: list[Fault]) -> str:
+    """``shard_000.npy``, or where there are more ``40 files of results/…/raw/train``."""
+    folders = sorted({str(fault.path.parent) for fault in faults})
+    return str(faults[0].path) if len(faults) == 1 else f"{len(faults)} files of {some_of(folders)}"
+
+
+def repair_steps(found: Findings) -> list[str]:
+    """The commands that repair all, one a line."""
+    steps = []
+    for fault in found.damaged:
+        waiting = SCRATCH / fault.path.name
+        if fault.path.parent != CONFIGS:
+            continue
+        if waiting.is_file():
+            steps.append(shlex.join(["cp", str(waiting), str(fault.path)]))
+        else:
+            steps.append(f"# {fault.path}: run Snakemake with that configuration and -n, then cp")
+    steps += [command(job, targets) for job, targets in repairs(found)]
+    for fault in found.damaged:
+        target = output_beside(fault.path) if fault.path.name.endswith(SUFFIX) else None
+        if target and found.jobs:
+            nearest = max(found.jobs, key=lambda job: common_length(job.target, target))
+            steps.append(command(nearest, [target]))
+    return steps
+
+
+def command(job: Job, targets: list[str]) -> str:
+    """Makes ``targets`` again, with the configuration that ``job`` was made with."""
+    beside = Path(sys.executable).parent / "snakemake"
+    snakemake = os.path.relpath(beside) if beside.is_file() else "snakemake"
+    project = job.about["project"]
+    elsewhere = []
+    if project != ".":  # it is a module of the workflow that lies here
+        elsewhere = ["--snakefile", f"{project}/Snakefile", "--cores", "all"]
+        elsewhere.append("--replace-workflow-config")
+    config = ["--configfile", job.about["config"]["path"]]
+    return shlex.join([snakemake, *elsewhere, *config, "--force", *targets])
+
+
+def output_beside(record: Path) -> str | None:
+    """A file that a damaged record is of."""
+    stem = record.name.removesuffix(SUFFIX)
+    beside = sorted(path for path in record.parent.glob(f"{stem}.*") if path != record)
+    return beside[0].as_posix() if beside else None
+
+
+def common_length(one: str, other: str) -> int:
+    return len(os.path.commonpath([one, other]))
+
+
+if __name__ == "__main__":
+    run_program(main)
