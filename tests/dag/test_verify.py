@@ -81,6 +81,11 @@ def outputs(workspace: Workspace) -> dict[str, bytes]:
     return {path: (workspace.path / path).read_bytes() for path in sorted(made)}
 
 
+def training_logs(workspace: Workspace) -> dict[Path, str]:
+    logs = (workspace.path / "results/tiny/logs/train_fold").rglob("*.log")
+    return {path.relative_to(workspace.path): path.read_text() for path in logs}
+
+
 def is_shard(path: str) -> bool:
     return path.endswith(".npy")
 
@@ -152,7 +157,7 @@ def outputs_named(workspace: Workspace) -> list[str]:
 
 
 def test_the_printed_commands_repair_every_kind_of_file_to_the_same_bytes(finished):
-    before = outputs(finished)
+    before, logs_before = outputs(finished), training_logs(finished)
     kinds = list(DAMAGES)
     damaged = {}
     one_of_each = {about["program"]: about for about in records(finished).values()}
@@ -174,8 +179,9 @@ def test_the_printed_commands_repair_every_kind_of_file_to_the_same_bytes(finish
     assert changed <= {
         f"results/tiny/tables/{name}.csv" for name in ("speed", "summary", "provenance")
     }
-    logs = (finished.path / "results/tiny/logs/train_fold").rglob("*.log")
-    assert all("restored" in log.read_text() for log in logs)  # nothing was trained
+    logs = training_logs(finished)
+    assert logs != logs_before
+    assert all("restored" in logs[path] for path in logs if logs[path] != logs_before[path])
     assert finished.planned() == {}
 
 
