@@ -81,6 +81,11 @@ def outputs(workspace: Workspace) -> dict[str, bytes]:
     return {path: (workspace.path / path).read_bytes() for path in sorted(made)}
 
 
+def training_logs(workspace: Workspace) -> dict[Path, str]:
+    logs = (workspace.path / "results/tiny/logs/train_fold").rglob("*.log")
+    return {path.relative_to(workspace.path): path.read_text() for path in logs}
+
+
 def is_shard(path: str) -> bool:
     return path.endswith(".npy")
 
@@ -152,10 +157,10 @@ def outputs_named(workspace: Workspace) -> list[str]:
 
 
 def test_the_printed_commands_repair_every_kind_of_file_to_the_same_bytes(finished):
-    before = outputs(finished)
+    before, logs_before = outputs(finished), training_logs(finished)
     kinds = list(DAMAGES)
     damaged = {}
-    one_of_each = {about["sha256"]: about for about in records(finished).values()}
+    one_of_each = {about["program"]: about for about in records(finished).values()}
     for number, about in enumerate(sorted(one_of_each.values(), key=lambda a: min(a["outputs"]))):
         made = sorted(about["outputs"])
         damaged[made[number % len(made)]] = kinds[number % 3]
@@ -174,8 +179,9 @@ def test_the_printed_commands_repair_every_kind_of_file_to_the_same_bytes(finish
     assert changed <= {
         f"results/tiny/tables/{name}.csv" for name in ("speed", "summary", "provenance")
     }
-    logs = (finished.path / "results/tiny/logs/train_fold").rglob("*.log")
-    assert all("restored" in log.read_text() for log in logs)  # nothing was trained
+    logs = training_logs(finished)
+    assert logs != logs_before
+    assert all("restored" in logs[path] for path in logs if logs[path] != logs_before[path])
     assert finished.planned() == {}
 
 
@@ -218,11 +224,9 @@ def test_what_was_made_of_a_damaged_file_is_told_from_what_was_made_before(finis
     assert found[summary] == (
         "made of results/tiny/tables/human_vs_machine.csv, which was made again since, otherwise"
     )
-    assert repair(finished, commands) == [
-        "tabulate_human_vs_machine",
-        "tabulate_summary",
-        "tabulate_provenance",
-    ]
+    started = repair(finished, commands)
+    assert started[:2] == ["tabulate_human_vs_machine", "tabulate_summary"]
+    assert set(started[2:]) <= {"tabulate_provenance"}  # where the summary came out otherwise
     assert verified(finished)[0] == 0
 
 
