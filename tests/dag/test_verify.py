@@ -13,7 +13,8 @@ import pytest
 import yaml
 from workspace import Workspace
 
-from hpaloc.provenance import SUFFIX, commit_of
+from hpaloc.provenance import SUFFIX
+from hpaloc.run_description import commit_of
 
 
 def delete(path: Path) -> None:

@@ -13,7 +13,8 @@ import yaml
 
 from hpaloc import provenance
 from hpaloc.config import resolve
-from hpaloc.provenance import commit_of, describe_run, record, sum_of_record, sum_of_shard
+from hpaloc.provenance import record, sum_of_record, sum_of_shard
+from hpaloc.run_description import commit_of, describe_run
 
 PROJECT = Path(__file__).resolve().parents[2]
 

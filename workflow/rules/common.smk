@@ -22,7 +22,8 @@ from hpaloc.digest import code_digest
 from hpaloc.files import canonical_json, sha256_of_file
 from hpaloc.listing import list_files, list_images, listing_digest
 from hpaloc.log import InputError
-from hpaloc.provenance import VARIABLE, describe_run
+from hpaloc.provenance import VARIABLE
+from hpaloc.run_description import describe_run
 
 # `python` in a shell command is the one that runs Snakemake, from whatever PATH it was
 # started; an activated conda environment puts its own before it. `$HPALOC` is the folder of the
