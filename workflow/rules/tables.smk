@@ -83,8 +83,8 @@ rule measure_speed:
         f"{RESULTS}/logs/measure_speed.log",
     conda:
         "../../envs/train.yaml"
-    # Every core: a job beside it would be measured too.
-    threads: workflow.cores or 16
+    # Every core: a job beside it would be measured too. A cluster's job has no such number.
+    threads: workflow.resource_settings.cores or 16
     resources:
         gpu=config["gpus_per_fold"],
         nodes=1,

@@ -3,6 +3,7 @@
 import argparse
 import json
 import logging
+import math
 import sys
 import time
 from pathlib import Path
@@ -18,6 +19,7 @@ from hpaloc.keeper import Keeper
 from hpaloc.lease import LEASE_S, leased
 from hpaloc.log import InputError, run_program
 from hpaloc.preemption import TRY_AGAIN, Preempted, sigterm_waits
+from hpaloc.progress import ProgressFile, note_attempt
 from hpaloc.state import state_folder, write_meta
 from hpaloc.training import train
 
@@ -72,11 +74,18 @@ def main(argv: list[str] | None = None) -> None:
         data = fold_data(args.arrays, args.folds, args.fold, args.workers)
         state = load_checkpoint(folder)
         was_finished = state.finished
+        note_attempt(folder, state.epoch, state.step)
         if not was_finished:
             compute = choose_compute(
                 args.recipe["precision"], args.recipe["torch_threads"], args.gpus
             )
-            keeper = Keeper(folder, lease, 60 * args.checkpoint_minutes, asked_to_stop)
+            progress = ProgressFile(
+                folder,
+                args.recipe["epochs"],
+                math.ceil(len(data.rows) / args.recipe["batch_size"]),
+                args.recipe["batch_size"],
+            )
+            keeper = Keeper(folder, lease, 60 * args.checkpoint_minutes, asked_to_stop, progress)
             try:
                 state = train(args.recipe, args.fold, data, keeper, compute, args.pretrained)
             except Preempted:

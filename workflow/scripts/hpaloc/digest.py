@@ -14,7 +14,7 @@ from pathlib import Path
 SCRIPTS = Path(__file__).resolve().parents[1]
 
 # How a program reports cannot change what it makes.
-WITHOUT_EFFECT = {"hpaloc.log"}
+WITHOUT_EFFECT = {"hpaloc.log", "hpaloc.progress"}
 
 
 def code_digest(rule: str, scripts: Path = SCRIPTS) -> str:

@@ -8,20 +8,27 @@ from pathlib import Path
 from hpaloc.checkpoint import Checkpoint, disk_full_in_words, save_checkpoint
 from hpaloc.lease import Lease
 from hpaloc.preemption import Preempted
+from hpaloc.progress import ProgressFile
 
 
 class Keeper:
     """Writes to the state in ``folder`` while this process has its lease.
 
     ``every_s`` seconds of work are lost at most when the process is killed, and the validation
-    that it was in; ``asked_to_stop`` says whether it is to end.
+    that it was in; ``asked_to_stop`` says whether it is to end; ``progress`` is told how far it is.
     """
 
     def __init__(
-        self, folder: Path, lease: Lease, every_s: float, asked_to_stop: Callable[[], bool]
+        self,
+        folder: Path,
+        lease: Lease,
+        every_s: float,
+        asked_to_stop: Callable[[], bool],
+        progress: ProgressFile,
     ):
         self.folder, self.lease = folder, lease
         self.every_s, self.asked_to_stop = every_s, asked_to_stop
+        self.progress = progress
         self.stored_at = time.monotonic()
 
     def pause(self, state: Callable[[], Checkpoint]) -> None:
@@ -32,12 +39,15 @@ class Keeper:
         asked = self.asked_to_stop()
         if asked or time.monotonic() - self.stored_at >= self.every_s:
             self.save(state())
+        elif self.progress.is_due():
+            self.progress.tell(state())
         if asked:
             raise Preempted
 
     def save(self, state: Checkpoint) -> None:
         with self.writing():
             save_checkpoint(self.folder, state)
+        self.progress.tell(state)
         self.stored_at = time.monotonic()
 
     @contextmanager
