@@ -6,6 +6,7 @@ jobs for any user. To try things by hand: ``python tests/cluster/slurm.py`` keep
 """
 
 import os
+import re
 import shutil
 import signal
 import socket
@@ -87,6 +88,7 @@ def ensure_installed() -> None:
 def slurm() -> Iterator["Cluster"]:
     """A running cluster; when the block ends its jobs and its daemons are ended too."""
     ensure_installed()
+    _end_former()
     folder = Path(tempfile.mkdtemp(prefix="slurm-"))
     cluster = Cluster(folder)
     try:
@@ -170,6 +172,15 @@ class Cluster:
             return
         wait_for(lambda: not _runs(process), 60)
         (self.folder / f"{daemon}.pid").unlink(missing_ok=True)
+
+
+def _end_former() -> None:
+    """Ends what a test that was killed left running."""
+    config = ETC / "slurm.conf"
+    if config.exists():
+        (folder,) = re.findall(r"^StateSaveLocation=(.*)/state$", config.read_text(), re.MULTILINE)
+        Cluster(Path(folder)).stop()
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def ask(*command: str) -> str:
