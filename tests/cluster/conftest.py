@@ -16,11 +16,14 @@ from workspace import Workspace, copy_project
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from slurm import CannotRun, Cluster, ask, slurm
+from slurm import CannotRun, Cluster, slurm
 from submission import OVERLAY, TARGET, Submission, copy_of, end_of_all
 
 TRIED: list[tuple[str, str]] = []
-BEGIN, END = "<!-- what was tried: made by make test-cluster -->\n", "<!-- end of what was tried -->"
+BEGIN, END = (
+    "<!-- what was tried: made by make test-cluster -->\n",
+    "<!-- end of what was tried -->",
+)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -39,7 +42,7 @@ def cluster() -> Iterator[Cluster]:
 
 
 @pytest.fixture(scope="session")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+def prepared(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """Arrays and folds of the tiny run: nothing is trained yet."""
     workspace = copy_project(tmp_path_factory.mktemp("cluster") / "prepared")
     workspace.configure(OVERLAY)
@@ -93,7 +96,9 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
 
 def table() -> str:
     versions = [
-        subprocess.run(["slurmctld", "-V"], capture_output=True, text=True, check=True).stdout.strip(),
+        subprocess.run(
+            ["slurmctld", "-V"], capture_output=True, text=True, check=True
+        ).stdout.strip(),
         *(f"{name} {version(name)}" for name in ("snakemake", "snakemake-executor-plugin-slurm")),
     ]
     lines = [f"{date.today().isoformat()}, {', '.join(versions)}, on {os.cpu_count()} cores:", ""]

@@ -155,8 +155,9 @@ class Cluster:
         """Idempotent, also after a start that failed half-way."""
         with suppress(OSError, subprocess.SubprocessError):
             if jobs := ask("squeue", "-h", "-o", "%A").split():
-                subprocess.run(["scancel", "--full", "--signal=KILL", *jobs], timeout=20)
-                subprocess.run(["scancel", *jobs], timeout=20)
+                kill = ["scancel", "--full", "--signal=KILL"]
+                for command in ([*kill, *jobs], ["scancel", *jobs]):
+                    subprocess.run(command, check=False, timeout=20)
                 wait_for(lambda: not ask("squeue", "-h", "-o", "%A"), 60)
         for daemon in (*(f"slurmd-{node}" for node in NODES), "slurmctld"):
             self._end(daemon, signal.SIGTERM)
@@ -185,7 +186,7 @@ def _end_former() -> None:
 
 def ask(*command: str) -> str:
     """What a program of SLURM answers; nothing where it fails."""
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
     return done.stdout.strip() if done.returncode == 0 else ""
 
 
@@ -204,7 +205,7 @@ def _run(*command: str) -> None:
 
 
 def _answers(*command: str) -> bool:
-    return subprocess.run(command, capture_output=True, timeout=60).returncode == 0
+    return subprocess.run(command, check=False, capture_output=True, timeout=60).returncode == 0
 
 
 def _free_ports(count: int) -> list[int]:

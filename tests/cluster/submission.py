@@ -42,7 +42,16 @@ class Submission:
         configs = ["--configfile", "config/demo.yaml", "config/tiny.yaml"]
         with open(self.log, "a") as log:
             self.process = subprocess.Popen(
-                [sys.executable, str(POLLING), *profile, *at_once, *arguments, *configs, "--", target],
+                [
+                    sys.executable,
+                    str(POLLING),
+                    *profile,
+                    *at_once,
+                    *arguments,
+                    *configs,
+                    "--",
+                    target,
+                ],
                 cwd=workspace.path,
                 env=workspace.environment(),
                 stdout=log,
@@ -81,7 +90,9 @@ def job_of(fold: int) -> str:
     """The SLURM job that runs a fold now; empty while there is none."""
     lines = ask("squeue", "-h", "-t", "RUNNING", "-o", "%A %k").splitlines()
     jobs = [line.split() for line in lines]
-    return next((job for job, name in jobs if name.endswith(f"train_fold_wildcards_tiny_{fold}")), "")
+    return next(
+        (job for job, name in jobs if name.endswith(f"train_fold_wildcards_tiny_{fold}")), ""
+    )
 
 
 def about(job: str) -> dict[str, str]:
@@ -117,7 +128,9 @@ def trained_once(workspace: Workspace) -> str:
         epochs = [attempt["epoch"] for attempt in attempts(workspace, fold)]
         assert epochs == sorted(epochs), epochs
         later = " and ".join(str(epoch) for epoch in epochs[1:])
-        words.append(f"fold {fold} went on after epoch {later}" if later else f"fold {fold} ran once")
+        words.append(
+            f"fold {fold} went on after epoch {later}" if later else f"fold {fold} ran once"
+        )
     return "; ".join(words)
 
 
@@ -147,5 +160,5 @@ def end_of_all(run: subprocess.Popen) -> None:
         os.kill(run.pid, signal.SIGKILL)
         run.wait()
     if jobs := ask("squeue", "-h", "-o", "%A").split():
-        subprocess.run(["scancel", *jobs], timeout=60)
+        subprocess.run(["scancel", *jobs], check=False, timeout=60)
         wait_for(lambda: not ask("squeue", "-h", "-o", "%A"))

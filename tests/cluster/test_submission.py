@@ -5,7 +5,6 @@ import subprocess
 import sys
 
 from submission import about, attempts, copy_of, epochs_done, job_of, same_as, trained_once
-from workspace import PROJECT
 
 
 def test_two_folds_run_at_once_and_one_that_is_cancelled_goes_on(

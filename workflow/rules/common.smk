@@ -136,9 +136,10 @@ def models(recipe, folds, file):
     return [f"{RESULTS}/models/{recipe}/fold{fold}/{file}" for fold in folds]
 
 
-def attempt_scaled(mem_mb):
-    """Memory that grows with each attempt of a job that ran out of it."""
-    return lambda wildcards, attempt: mem_mb * attempt
+def attempt_scaled(amount, at_most=4):
+    """Memory (MB) or time (minutes) that grows with each attempt, as the last one may have run
+    out of it."""
+    return lambda wildcards, attempt: amount * min(attempt, at_most)
 
 
 def prediction_json(wildcards):

@@ -89,7 +89,7 @@ rule measure_speed:
         gpu=config["gpus_per_fold"],
         nodes=1,
         mem_mb=attempt_scaled(8_000),
-        runtime="1h",
+        runtime=attempt_scaled(60),
     params:
         code=code_digest("measure_speed"),
         recipe=canonical_json(RECIPES[FINAL]),

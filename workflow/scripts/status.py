@@ -49,7 +49,9 @@ def cells(of: FoldStatus) -> tuple[str, ...]:
     epoch = step = rate = best = left = "-"
     if told:
         epoch = f"{told['epoch']} of {told['epochs']}"
-        step = f"{told['step'] - told['epoch'] * told['steps_per_epoch']} of {told['steps_per_epoch']}"
+        step = (
+            f"{told['step'] - told['epoch'] * told['steps_per_epoch']} of {told['steps_per_epoch']}"
+        )
         if told["images_per_s"]:
             rate = f"{told['images_per_s']:.1f}"
         if told["best_macro_f1"] is not None:
