@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from datetime import date
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -20,10 +21,8 @@ from slurm import CannotRun, Cluster, slurm
 from submission import OVERLAY, TARGET, Submission, copy_of, end_of_all
 
 TRIED: list[tuple[str, str]] = []
-BEGIN, END = (
-    "<!-- what was tried: made by make test-cluster -->\n",
-    "<!-- end of what was tried -->",
-)
+BEGIN = "<!-- what was tried: made by make test-cluster -->\n"
+END = "<!-- end of what was tried -->"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -95,19 +94,12 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
 
 
 def table() -> str:
-    versions = [
-        subprocess.run(
-            ["slurmctld", "-V"], capture_output=True, text=True, check=True
-        ).stdout.strip(),
-        *(f"{name} {version(name)}" for name in ("snakemake", "snakemake-executor-plugin-slurm")),
+    slurm_version = subprocess.run(["slurmctld", "-V"], capture_output=True, text=True, check=True)
+    software = [slurm_version.stdout.strip()]
+    software += [
+        f"{name} {version(name)}" for name in ("snakemake", "snakemake-executor-plugin-slurm")
     ]
-    lines = [f"{date.today().isoformat()}, {', '.join(versions)}, on {os.cpu_count()} cores:", ""]
+    lines = [f"{date.today().isoformat()}, {', '.join(software)}, on {os.cpu_count()} cores:", ""]
     lines += ["| what was done | what was seen |", "| --- | --- |"]
     lines += [f"| {done} | {seen} |" for done, seen in TRIED]
     return "\n".join(lines) + "\n"
-
-
-def version(name: str) -> str:
-    import importlib.metadata
-
-    return importlib.metadata.version(name)

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import yaml
 from slurm import ask, wait_for
 from workspace import Workspace
 
@@ -79,6 +80,15 @@ class Submission:
 
     def said(self) -> str:
         return self.log.read_text()
+
+
+def edit_profile(workspace: Workspace, **resources: str) -> None:
+    """Other resources for train_fold, where a user would write them. (--set-resources on the
+    command line would replace all of the profile's.)"""
+    path = workspace.path / "profiles/slurm/config.yaml"
+    profile = yaml.safe_load(path.read_text())
+    profile["set-resources"]["train_fold"] |= resources
+    path.write_text(yaml.safe_dump(profile))
 
 
 def copy_of(workspace: Workspace, path: Path) -> Workspace:

@@ -12,6 +12,7 @@ from submission import (
     about,
     attempts,
     copy_of,
+    edit_profile,
     epochs_done,
     job_of,
     same_as,
@@ -65,17 +66,12 @@ def test_the_whole_workflow(prepared, undisturbed, submit, tried, tmp_path):
     subprocess.run(["rm", "-r", results, workspace.path / ".snakemake"], check=True)
     scratch.mkdir()
     results.symlink_to(scratch, target_is_directory=True)
+    edit_profile(workspace, gpu_model="a100")
     run = submit(workspace, target="all")
-    at_once = 0
-
-    def watched() -> bool:
-        nonlocal at_once
-        at_once = max(at_once, sum(bool(job_of(fold)) for fold in FOLDS))
-        return run.process.poll() is not None
-
-    wait_for(watched, 1800)
+    jobs = run.wait_for(lambda: all(found := [job_of(fold) for fold in FOLDS]) and found, 1200)
+    assert {about(job)["TresPerJob"] for job in jobs} == {"gres:gpu:a100:1"}
     run.completes()
-    assert at_once == 2
+    assert workspace.planned() == {}, "the profile changed what a run without it would make"
     partitions = {}
     for line in ask("squeue", "-h", "-t", "all", "-o", "%P %k").splitlines():
         partition, comment = line.split()
@@ -106,7 +102,8 @@ def test_time_limits_that_are_announced(workspace, submit, well, tried):
 
 
 def test_a_time_limit_that_nobody_announced(workspace, submit, well, tried):
-    run = submit(workspace, "--set-resources", "train_fold:slurm_extra=''")
+    edit_profile(workspace, slurm_extra="''")
+    run = submit(workspace)
     job = in_training(run, 1)
     limit(job, 1)
     assert ended(job)["JobState"] == "TIMEOUT"
@@ -115,7 +112,8 @@ def test_a_time_limit_that_nobody_announced(workspace, submit, well, tried):
 
 def test_a_memory_limit(workspace, submit, well, tried):
     """A fold takes 1 to 2 GB in all its processes: its first job gets less, its second one more."""
-    run = submit(workspace, "--set-resources", "train_fold:mem_mb=800 * 5 ** (attempt - 1)")
+    edit_profile(workspace, mem_mb="800 * 5 ** (attempt - 1)")
+    run = submit(workspace)
     first = run.wait_for(lambda: job_of(1))
     state = ended(first)["JobState"]
     assert state in ("OUT_OF_MEMORY", "CANCELLED", "FAILED")
@@ -140,7 +138,8 @@ def test_a_node_that_dies(workspace, cluster: Cluster, submit, well, tried):
 
 
 def test_preemption(workspace, submit, well, tried):
-    run = submit(workspace, "--set-resources", "train_fold:slurm_partition=scavenge")
+    edit_profile(workspace, slurm_partition="scavenge")
+    run = submit(workspace)
     job = in_training(run, 1)
     taken = ["--partition=urgent", "--nodes=2", "--gpus-per-node=2", "--ntasks=2", "--time=1"]
     urgent = ask("sbatch", "--parsable", "--output=/dev/null", *taken, "--wrap", "sleep 5")
