@@ -18,9 +18,8 @@ from workspace import Workspace, copy_project
 sys.path.insert(0, str(Path(__file__).parent))
 
 from slurm import CannotRun, Cluster, slurm
-from submission import OVERLAY, TARGET, Submission, copy_of, end_of_all
+from submission import OVERLAY, THRESHOLDS, Submission, copy_of, end_of_all
 
-TRIED: list[tuple[str, str]] = []
 BEGIN = "<!-- what was tried: made by make test-cluster -->\n"
 END = "<!-- end of what was tried -->"
 
@@ -54,7 +53,7 @@ def prepared(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Work
 def undisturbed(prepared: Workspace) -> Workspace:
     """The same after a run without SLURM."""
     workspace = copy_of(prepared, prepared.path.with_name("undisturbed"))
-    done = workspace.run(TARGET, "--cores", "2", "--resources", "gpu=2")
+    done = workspace.run(*THRESHOLDS, "--cores", "2", "--resources", "gpu=2")
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-6000:]
     return workspace
 
@@ -74,32 +73,29 @@ def submit(cluster: Cluster) -> Iterator[Callable[..., Submission]]:
 
 
 @pytest.fixture
-def tried() -> Callable[[str, str], None]:
-    """Notes a row of the table: what was done, and what was seen."""
-    return lambda done, seen: TRIED.append((done, seen))
+def tried(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
+    """Writes what was done and what was seen into the table of the document, if one is named."""
+    document = request.config.getoption("--table")
+
+    def write(done: str, seen: str) -> None:
+        if document:
+            text = document.read_text(encoding="utf-8")
+            former = re.findall(f"{re.escape(BEGIN)}(.*?){re.escape(END)}", text, re.DOTALL)
+            assert len(former) == 1, f"{document}: {BEGIN} and {END} must stand there once"
+            new = with_row(former[0], done, seen)
+            document.write_text(text.replace(BEGIN + former[0] + END, BEGIN + new + END), "utf-8")
+
+    return write
 
 
-def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    document = session.config.getoption("--table")
-    if document and exitstatus == 0 and TRIED:
-        text = document.read_text(encoding="utf-8")
-        new, count = re.subn(
-            f"({re.escape(BEGIN)}).*?({re.escape(END)})",
-            lambda found: found[1] + table() + found[2],
-            text,
-            flags=re.DOTALL,
-        )
-        assert count == 1, f"{document}: the marks {BEGIN} and {END} must stand there once"
-        document.write_text(new, encoding="utf-8")
-
-
-def table() -> str:
-    slurm_version = subprocess.run(["slurmctld", "-V"], capture_output=True, text=True, check=True)
-    software = [slurm_version.stdout.strip()]
-    software += [
-        f"{name} {version(name)}" for name in ("snakemake", "snakemake-executor-plugin-slurm")
-    ]
-    lines = [f"{date.today().isoformat()}, {', '.join(software)}, on {os.cpu_count()} cores:", ""]
-    lines += ["| what was done | what was seen |", "| --- | --- |"]
-    lines += [f"| {done} | {seen} |" for done, seen in TRIED]
-    return "\n".join(lines) + "\n"
+def with_row(table: str, done: str, seen: str) -> str:
+    """The table with the row of a trial of today, in the place of an older one of the same."""
+    rows = {
+        line.split(" | ")[1]: line for line in table.splitlines() if re.match(r"\| \d{4}-", line)
+    }
+    slurm = subprocess.run(["slurmctld", "-V"], capture_output=True, text=True, check=True).stdout
+    software = f"SLURM {slurm.split()[-1]}, Snakemake {version('snakemake')}"
+    software += f", plugin {version('snakemake-executor-plugin-slurm')}"
+    rows[done] = f"| {date.today().isoformat()} | {done} | {seen} | {software} |"
+    head = ["| date | what was done | what was seen | with |", "| --- | --- | --- | --- |"]
+    return "\n".join([*head, *rows.values()]) + "\n"

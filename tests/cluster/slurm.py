@@ -31,6 +31,7 @@ SlurmctldPort={controller_port}
 SlurmUser=root
 AuthType=auth/none
 CredType=cred/none
+AuthInfo=cred_expire=5
 CommunicationParameters=NoCtldInAddrAny,NoInAddrAny
 StateSaveLocation={folder}/state
 SlurmdSpoolDir={folder}/spool-%n

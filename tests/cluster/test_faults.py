@@ -33,7 +33,7 @@ def well(workspace: Workspace, undisturbed: Workspace) -> Callable[[Submission],
     def check(run: Submission) -> str:
         run.completes()
         words = trained_once(workspace)
-        return f"{words}; {same_as(workspace, undisturbed)} files as without SLURM"
+        return f"{words}; {same_as(workspace, undisturbed, 'models')} files as without SLURM"
 
     return check
 
@@ -67,7 +67,7 @@ def test_the_whole_workflow(prepared, undisturbed, submit, tried, tmp_path):
     scratch.mkdir()
     results.symlink_to(scratch, target_is_directory=True)
     edit_profile(workspace, gpu_model="a100")
-    run = submit(workspace, target="all")
+    run = submit(workspace, targets=["all"])
     jobs = run.wait_for(lambda: all(found := [job_of(fold) for fold in FOLDS]) and found, 1200)
     assert {about(job)["TresPerJob"] for job in jobs} == {"gres:gpu:a100:1"}
     run.completes()

@@ -4,14 +4,23 @@ import re
 import subprocess
 import sys
 
-from submission import about, attempts, copy_of, epochs_done, job_of, same_as, trained_once
+from submission import (
+    THRESHOLDS,
+    about,
+    attempts,
+    copy_of,
+    epochs_done,
+    job_of,
+    same_as,
+    trained_once,
+)
 
 
 def test_two_folds_run_at_once_and_one_that_is_cancelled_goes_on(
     prepared, undisturbed, submit, tried, tmp_path
 ):
     workspace = copy_of(prepared, tmp_path / "project")
-    run = submit(workspace)
+    run = submit(workspace, targets=THRESHOLDS)
     jobs = run.wait_for(lambda: all(found := [job_of(1), job_of(2)]) and found)
     for job in map(about, jobs):
         assert (job["Partition"], job["TresPerJob"], job["NumNodes"]) == ("gpu", "gres:gpu:1", "1")
