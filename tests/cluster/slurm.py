@@ -59,6 +59,7 @@ NodeName=n2 NodeHostname={host} NodeAddr=127.0.0.1 Port={n2_port} {node}
 PartitionName=cpu Nodes=n1,n2 MaxTime=60-0 Default=YES
 PartitionName=gpu Nodes=n1,n2 MaxTime=60-0
 PartitionName=scavenge Nodes=n1,n2 MaxTime=60-0 GraceTime=60
+PartitionName=standby Nodes=n1,n2 MaxTime=60-0
 PartitionName=urgent Nodes=n1,n2 MaxTime=60-0 PriorityTier=2 PreemptMode=OFF
 """
 NODE = "CPUs=16 RealMemory=64000 Gres=gpu:a100:2"

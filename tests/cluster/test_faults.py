@@ -137,19 +137,29 @@ def test_a_node_that_dies(workspace, cluster: Cluster, submit, well, tried):
     )
 
 
-def test_preemption(workspace, submit, well, tried):
-    edit_profile(workspace, slurm_partition="scavenge")
+@pytest.mark.parametrize("partition", ["scavenge", "standby"])
+def test_preemption(workspace, submit, well, tried, partition):
+    """Of the two partitions the first has a grace time."""
+    edit_profile(workspace, slurm_partition=partition)
     run = submit(workspace)
     job = in_training(run, 1)
-    taken = ["--partition=urgent", "--nodes=2", "--gpus-per-node=2", "--ntasks=2", "--time=1"]
-    urgent = ask("sbatch", "--parsable", "--output=/dev/null", *taken, "--wrap", "sleep 5")
+    everything = ["--nodes=2", "--gpus-per-node=2", "--ntasks=2", "--time=1"]
+    command = ["sbatch", "--parsable", "--output=/dev/null", "--partition=urgent", *everything]
+    urgent = ask(*command, "--wrap", "sleep 5")
     assert urgent
     run.wait_for(lambda: about(urgent)["JobState"] == "COMPLETED")
-    now = about(job)
+    restarts = about(job)["Restarts"]
     seen = well(run)
     assert len(attempts(workspace, 1)) == 2
-    how = "queued again by SLURM" if now["Restarts"] == "1" else "submitted again by Snakemake"
-    tried("both folds preempted by a job of higher priority", f"state stored, {how}; {seen}")
+    if partition == "scavenge":
+        assert restarts == "0"
+        tried(
+            "both folds preempted, with a grace time of a minute",
+            f"states stored, jobs ended and submitted again; {seen}",
+        )
+    else:
+        assert restarts == "1"
+        tried("both folds preempted at once", f"the same jobs queued again by SLURM; {seen}")
 
 
 def test_a_controller_that_is_restarted(workspace, cluster: Cluster, submit, well, tried):
