@@ -3,7 +3,7 @@
 PYTHON ?= python3
 SNAKEMAKE = .venv/bin/snakemake
 
-.PHONY: demo test test-conda lint report verify clean-demo
+.PHONY: demo test test-cluster test-cluster-quick test-conda lint report verify clean-demo
 
 demo: .venv/ready
 	$(SNAKEMAKE) arrays --configfile config/demo.yaml
@@ -13,6 +13,14 @@ demo: .venv/ready
 
 test: .venv/ready
 	.venv/bin/python -m pytest
+
+# On a SLURM that the tests start on this machine (root; apt-get install slurmctld slurmd
+# slurm-client): one submission, and everything that can happen to jobs, with the table of it.
+test-cluster-quick: .venv/ready
+	.venv/bin/python -m pytest tests/cluster/test_submission.py
+
+test-cluster: .venv/ready
+	.venv/bin/python -m pytest tests/cluster --table docs/cluster.md
 
 # The workflow through a real conda, with a local channel for conda-forge: docs/environments.md.
 test-conda: .venv/ready

@@ -28,7 +28,7 @@ rule convert_shard:
     threads: 4
     resources:
         mem_mb=attempt_scaled(4_000),
-        runtime="1h",
+        runtime=attempt_scaled(60),
     params:
         code=code_digest("convert_shard"),
         shard=lambda wildcards: int(wildcards.shard),

@@ -30,7 +30,7 @@ rule hash_images:
     threads: 8
     resources:
         mem_mb=attempt_scaled(4_000),
-        runtime="2h",
+        runtime=attempt_scaled(120),
     params:
         code=code_digest("hash_images"),
     shell:
@@ -59,7 +59,7 @@ rule duplicates_train:
     threads: 8
     resources:
         mem_mb=attempt_scaled(8_000),
-        runtime="2h",
+        runtime=attempt_scaled(120),
     params:
         code=code_digest("duplicates_train"),
     shell:
@@ -95,7 +95,7 @@ rule audit_leakage:
     threads: 8
     resources:
         mem_mb=attempt_scaled(8_000),
-        runtime="2h",
+        runtime=attempt_scaled(120),
     params:
         code=code_digest("audit_leakage"),
     shell:

@@ -17,7 +17,7 @@ RESOURCES = os.path.relpath(PROJECT / "resources")
 # Ours first: `hpaloc` must be the workflow's even where another package has the name.
 sys.path.insert(0, os.path.abspath(SCRIPTS))
 
-from hpaloc.config import check_source, resolve
+from hpaloc.config import check_source, resolve, trained_folds
 from hpaloc.digest import code_digest
 from hpaloc.files import canonical_json, sha256_of_file
 from hpaloc.listing import list_files, list_images, listing_digest
@@ -157,9 +157,10 @@ def models(recipe, folds, file):
     return [f"{RESULTS}/models/{recipe}/fold{fold}/{file}" for fold in folds]
 
 
-def attempt_scaled(mem_mb):
-    """Memory that grows with each attempt of a job that ran out of it."""
-    return lambda wildcards, attempt: mem_mb * attempt
+def attempt_scaled(amount, at_most=4):
+    """Memory (MB) or time (minutes) that grows with each attempt, as the last one may have run
+    out of it."""
+    return lambda wildcards, attempt: amount * min(attempt, at_most)
 
 
 def prediction_json(wildcards):
@@ -398,10 +399,6 @@ for name in sources_used():
 
 def trained_jobs():
     """What tells the states of the configured folds from those that it no longer refers to."""
-    jobs = [(recipe, fold) for recipe in config["train"] for fold in FOLDS]
-    jobs += [
-        (recipe, fold) for recipe in config["generations"] for fold in generation_folds(recipe)
-    ]
     keys = {"code": code_digest("train_fold")}
     # Data that are not made yet tell nothing of the states.
     for key, path in (
@@ -413,6 +410,6 @@ def trained_jobs():
     return canonical_json(
         [
             {"name": recipe, "fold": fold, "recipe": RECIPES[recipe], **keys}
-            for recipe, fold in dict.fromkeys(jobs)
+            for recipe, fold in trained_folds(config)
         ]
     )

@@ -63,7 +63,7 @@ rule index_kaggle:
     threads: 8
     resources:
         mem_mb=attempt_scaled(4_000),
-        runtime="4h",
+        runtime=attempt_scaled(240),
     params:
         code=code_digest("index_kaggle"),
         settings=lambda wildcards: canonical_json(source_settings(wildcards.source)),
@@ -160,7 +160,7 @@ rule index_hpa:
     threads: 8
     resources:
         mem_mb=attempt_scaled(4_000),
-        runtime="2h",
+        runtime=attempt_scaled(120),
     params:
         code=code_digest("index_hpa"),
         bad_entries=lambda wildcards: config["sources"][wildcards.source]["bad_entries"],

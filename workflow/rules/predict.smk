@@ -40,7 +40,7 @@ rule predict_part:
         gpu=min(1, config["gpus_per_fold"]),
         nodes=1,
         mem_mb=attempt_scaled(16_000),
-        runtime="8h",
+        runtime=attempt_scaled(480),
     params:
         code=code_digest("predict_part"),
         folds=FOLDS,

@@ -19,7 +19,7 @@ rule simulate_source:
     threads: 16
     resources:
         mem_mb=attempt_scaled(4_000),
-        runtime="12h",
+        runtime=attempt_scaled(720),
     params:
         code=code_digest("simulate_source"),
         settings=lambda wildcards: canonical_json(source_settings(wildcards.source)),
@@ -46,7 +46,7 @@ rule index_local:
     threads: 8
     resources:
         mem_mb=attempt_scaled(4_000),
-        runtime="4h",
+        runtime=attempt_scaled(240),
     params:
         code=code_digest("index_local"),
         settings=lambda wildcards: canonical_json(source_settings(wildcards.source)),

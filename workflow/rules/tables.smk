@@ -81,13 +81,13 @@ rule measure_speed:
         f"{RESULTS}/logs/measure_speed.log",
     conda:
         "../../envs/train.yaml"
-    # Every core: a job beside it would be measured too.
-    threads: workflow.cores or 16
+    # Every core: a job beside it would be measured too. A cluster's job has no such number.
+    threads: workflow.resource_settings.cores or 16
     resources:
         gpu=min(1, config["gpus_per_fold"]),
         nodes=1,
         mem_mb=attempt_scaled(8_000),
-        runtime="1h",
+        runtime=attempt_scaled(60),
     params:
         code=code_digest("measure_speed"),
         recipe=canonical_json(RECIPES[FINAL]),
@@ -116,7 +116,7 @@ rule measure_training_step:
         gpu=min(1, config["gpus_per_fold"]),
         nodes=1,
         mem_mb=attempt_scaled(24_000),
-        runtime="1h",
+        runtime=attempt_scaled(60),
     params:
         code=code_digest("measure_training_step"),
         fold_number=FOLDS[0],

@@ -3,6 +3,7 @@
 import argparse
 import json
 import logging
+import math
 import sys
 import time
 from contextlib import nullcontext
@@ -19,6 +20,7 @@ from hpaloc.keeper import Keeper
 from hpaloc.lease import LEASE_S, leased
 from hpaloc.log import InputError, run_program
 from hpaloc.preemption import TRY_AGAIN, Preempted, sigterm_waits
+from hpaloc.progress import ProgressFile, note_attempt
 from hpaloc.provenance import record
 from hpaloc.ranks import join, leave, relaunched
 from hpaloc.state import state_folder, write_meta
@@ -85,13 +87,20 @@ def main(argv: list[str] | None = None) -> None:
         data = fold_data(args.arrays, args.folds, args.fold, workers)
         state = load_checkpoint(folder)
         was_finished = state.finished
+        if ranks.is_first:
+            note_attempt(folder, state.epoch, state.step)
         if not was_finished:
             compute = choose_compute(
                 args.recipe["precision"], args.recipe["torch_threads"], args.gpus
             )
             keeper = None
             if ranks.is_first:
-                keeper = Keeper(folder, lease, 60 * args.checkpoint_minutes, asked_to_stop)
+                size = args.recipe["batch_size"]
+                steps = math.ceil(len(data.rows) / size)
+                progress = ProgressFile(folder, args.recipe["epochs"], steps, size)
+                keeper = Keeper(
+                    folder, lease, 60 * args.checkpoint_minutes, asked_to_stop, progress
+                )
             try:
                 state = train(
                     args.recipe, args.fold, data, state, folder, keeper, compute,

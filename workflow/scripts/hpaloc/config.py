@@ -52,6 +52,17 @@ def resolve(config: dict) -> dict:
     return config
 
 
+def trained_folds(config: dict) -> list[tuple[str, int]]:
+    """Recipe and fold of every network that a resolved configuration asks for, each once.
+
+    A generation that is not trained on all folds is trained on the first.
+    """
+    folds = sorted(config["folds"]["train"])
+    pairs = [(recipe, fold) for recipe in config["train"] for fold in folds]
+    pairs += [(recipe, folds[0]) for recipe in config["generations"]]
+    return list(dict.fromkeys(pairs))
+
+
 def _not_finite(value: Any, key: str = "") -> Iterator[tuple[str, float]]:
     """YAML's .nan and .inf, which pass every bound of a schema."""
     if isinstance(value, dict | list):

@@ -16,7 +16,7 @@ SCRIPTS = Path(__file__).resolve().parents[1]
 
 # How a program reports, what it notes of its origin, and which of several GPUs it runs on, cannot
 # change what it makes.
-WITHOUT_EFFECT = {"hpaloc.log", "hpaloc.provenance", "hpaloc.gpu_lock"}
+WITHOUT_EFFECT = {"hpaloc.log", "hpaloc.progress", "hpaloc.provenance", "hpaloc.gpu_lock"}
 
 
 def code_digest(rule: str, scripts: Path = SCRIPTS) -> str:

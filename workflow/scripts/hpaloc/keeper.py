@@ -7,20 +7,28 @@ from pathlib import Path
 
 from hpaloc.checkpoint import Checkpoint, disk_full_in_words, save_checkpoint
 from hpaloc.lease import Lease
+from hpaloc.progress import ProgressFile
 
 
 class Keeper:
     """Writes to the state in ``folder`` while this process has its lease.
 
     ``every_s`` seconds of work are lost at most when the process is killed, and the validation
-    that it was in; ``asked_to_stop`` says whether the process is to end.
+    that it was in; ``asked_to_stop`` says whether the process is to end; ``progress`` is told how
+    far it is.
     """
 
     def __init__(
-        self, folder: Path, lease: Lease, every_s: float, asked_to_stop: Callable[[], bool]
+        self,
+        folder: Path,
+        lease: Lease,
+        every_s: float,
+        asked_to_stop: Callable[[], bool],
+        progress: ProgressFile,
     ):
         self.folder, self.lease = folder, lease
         self.every_s, self.asked_to_stop = every_s, asked_to_stop
+        self.progress = progress
         self.stored_at = time.monotonic()
         self._asked = False
 
@@ -33,10 +41,13 @@ class Keeper:
         self._asked = asked
         if stops or newly_asked or time.monotonic() - self.stored_at >= self.every_s:
             self.save(state())
+        elif self.progress.is_due():
+            self.progress.tell(state())
 
     def save(self, state: Checkpoint) -> None:
         with self.writing():
             save_checkpoint(self.folder, state)
+        self.progress.tell(state)
         self.stored_at = time.monotonic()
 
     @contextmanager

@@ -32,7 +32,7 @@ LEASE = "lease.json"
 LEASE_S = 60.0
 
 
-class _Found(NamedTuple):
+class Found(NamedTuple):
     """A lease as it lies in the folder; ``about`` is empty while its holder writes it."""
 
     about: dict[str, Any]
@@ -43,6 +43,25 @@ class _Found(NamedTuple):
         if not self.about:
             return "another process"
         return f"process {self.about['pid']} on {self.about['host']}"
+
+
+def find_lease(folder: Path) -> Found | None:
+    """The folder's lease and its age; None where nobody has it."""
+    try:
+        with open(folder / LEASE, encoding="utf-8") as lease:
+            text, renewed = lease.read(), os.fstat(lease.fileno()).st_mtime
+        try:
+            # The file system's own clock, the one that stamps leases.
+            os.utime(folder)
+            age_s = folder.stat().st_mtime - renewed
+        except PermissionError:  # somebody else who looks
+            age_s = time.time() - renewed
+    except FileNotFoundError:
+        return None
+    try:
+        return Found(json.loads(text), age_s)
+    except ValueError:
+        return Found({}, age_s)
 
 
 @contextmanager
@@ -80,7 +99,7 @@ class Lease:
     def take(self, wait: bool) -> None:
         waited_for = None
         while not self._created():
-            found = self._found()
+            found = find_lease(self.folder)
             if found is None:  # given back just now
                 time.sleep(self.age_s / 600)
                 continue
@@ -115,7 +134,7 @@ class Lease:
     def ensure(self) -> None:
         """Raises InputError where another process took the lease over: write nothing then."""
         if not self._is_mine():
-            found = self._found()
+            found = find_lease(self.folder)
             now = f"{found.holder} has it" if found else "it was removed"
             raise InputError(
                 f"{self.folder}: this process was stopped for more than {self.age_s:.0f} s, or its"
@@ -137,25 +156,11 @@ class Lease:
             json.dump(self.about, lease)
         return True
 
-    def _found(self) -> _Found | None:
-        try:
-            with open(self.path, encoding="utf-8") as lease:
-                text, renewed = lease.read(), os.fstat(lease.fileno()).st_mtime
-            # The file system's own clock, the one that stamps leases.
-            os.utime(self.folder)
-            age_s = self.folder.stat().st_mtime - renewed
-        except FileNotFoundError:
-            return None
-        try:
-            return _Found(json.loads(text), age_s)
-        except ValueError:
-            return _Found({}, age_s)
-
     def _is_mine(self) -> bool:
-        found = self._found()
+        found = find_lease(self.folder)
         return found is not None and found.about == self.about
 
-    def _why_over(self, found: _Found) -> str:
+    def _why_over(self, found: Found) -> str:
         """Why a lease is its holder's no more; empty where it is."""
         if found.age_s > self.age_s:
             return f"which has not renewed its lease for {found.age_s:.0f} s"
@@ -163,9 +168,9 @@ class Lease:
             return "which runs no more"
         return ""
 
-    def _taken_over(self, old: _Found) -> bool:
+    def _taken_over(self, old: Found) -> bool:
         """Replaces an old lease; of two that do it at once, the later one has it."""
-        found = self._found()
+        found = find_lease(self.folder)
         if found is None or found.about != old.about or not self._why_over(found):
             return False
         self.path.unlink(missing_ok=True)

@@ -5,7 +5,7 @@ job, as SLURM does at a time limit and scancel for the processes of a job's step
 it; bash, `> log 2>&1` and the processes that make batches change nothing. Sent to the process that
 Snakemake started, bash would die and leave the program running: the rule says ``exec``, so that
 this process is the program. Sent to Snakemake alone, nothing tells the program: Snakemake starts
-nothing new and waits for it. SLURM itself was not at hand.
+nothing new and waits for it. On a real SLURM all of it was tried: see docs/cluster.md.
 """
 
 import signal
