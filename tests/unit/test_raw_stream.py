@@ -8,9 +8,11 @@ import pandas as pd
 import pytest
 import torch
 from test_local import settings_of
-from training_case import recipe
+from training_case import make_case, recipe
+from workspace import PROJECT
 
 import label_images
+import measure_speed
 from hpaloc import raw_stream
 from hpaloc.calling import threshold_table
 from hpaloc.classes import CHANNELS, PROBABILITY_COLUMNS
@@ -20,8 +22,9 @@ from hpaloc.geometry import dihedral
 from hpaloc.index import read_index, write_index
 from hpaloc.local import find_images, index_folder
 from hpaloc.log import InputError
-from hpaloc.network import build_network, save_weights
+from hpaloc.network import SMALL, build_network, save_weights
 from hpaloc.raw_stream import raw_batches
+from hpaloc.speed import source_files
 
 SIZE = 64
 NAMES = {channel: channel for channel in CHANNELS}
@@ -130,7 +133,7 @@ def trained(tmp_path) -> dict[str, list[str]]:
         with torch.no_grad():
             network.head.weight.mul_(30)
         save_weights(network, tmp_path / f"{fold}.safetensors")
-        model = {"fold": fold, "image_size": SIZE, "recipe": recipe()}
+        model = {"fold": fold, "image_size": SIZE, "recipe": recipe(), "network": SMALL}
         (tmp_path / f"{fold}.json").write_text(json.dumps(model))
     ids = [f"v{k}" for k in range(56)]
     probability = np.tile(np.linspace(0, 1, 56, dtype=np.float32)[:, None], 28)
@@ -220,3 +223,36 @@ def test_a_real_image_of_the_atlas(shared, tmp_path, trained) -> None:
     )  # fmt: skip
     assert out.is_dir()
     assert pd.read_csv(tmp_path / "real_labels")["Id"].tolist() == ["10008_57_F11_1"]
+
+
+def test_table_three_times_the_files_of_the_atlas(shared, tmp_path, trained) -> None:
+    folder = shared / "data/hpa_v18/images"
+    settings = settings_of(folder, pattern="{id}/{any}_{channel}")
+    write_index(index_folder("atlas", settings, 2), tmp_path / "index.parquet")
+    (tmp_path / "settings.json").write_text(json.dumps({"root": str(folder)}))
+    case = make_case(tmp_path / "case", images=3)
+    measure_speed.main(
+        [
+            "--arrays", f"{case}/arrays/index.parquet",
+            "--raw-index", str(tmp_path / "index.parquet"),
+            "--settings", str(tmp_path / "settings.json"),
+            "--weights", trained["--weights"][0], "--model", trained["--models"][0],
+            "--recipe", json.dumps(recipe()), "--gpus", "0", "--threads", "2", "--repeats", "1",
+            "--published", str(PROJECT / "resources/paper/table3.csv"),
+            "--table", str(tmp_path / "speed.csv"),
+        ]
+    )  # fmt: skip
+    table = pd.read_csv(tmp_path / "speed.csv")
+    assert table["files_of"].tolist() == ["the source", "arrays", "arrays"]
+    assert (table[["seconds_per_image", "stream_images_per_second"]] > 0).all(axis=None)
+
+
+def test_files_of_another_size_or_kind_are_not_timed(folder) -> None:
+    index = index_folder("mine", settings_of(folder), 2)
+    assert [path.name for path in source_files(index, folder, 144)] == [
+        f"cell0_{channel}.jpg" for channel in CHANNELS
+    ]
+    assert source_files(index, folder, 90) == [] == source_files(index, folder, 1728)
+    for path in folder.glob("*_green.jpg"):
+        path.unlink()
+    assert source_files(index, folder, 144) == []
