@@ -49,6 +49,7 @@ sys.path.insert(0, str(ROOT / "workflow" / "scripts"))
 from limits import Limits, bounds, measure_limits
 
 from hpaloc import schedule
+from hpaloc.backends import ready
 from hpaloc.checkpoint import Checkpoint
 from hpaloc.compute import Compute, choose_compute, describe
 from hpaloc.config import resolve
@@ -56,7 +57,6 @@ from hpaloc.device_batches import to_device
 from hpaloc.feed import Batch, view_batches
 from hpaloc.files import write_text
 from hpaloc.fold_data import FoldData
-from hpaloc.inference import prepared
 from hpaloc.network import build_network
 from hpaloc.predict import mean_probabilities, probabilities
 from hpaloc.ranks import ALONE
@@ -143,8 +143,8 @@ def measure(
     setup = set_up(recipe, 1, data, compute, None, ALONE, state)
     other = Baseline(recipe, compute, arguments.workers)
     trained = copy.deepcopy(setup.network).eval()
-    forward = prepared(trained, recipe, compute)
-    alone = prepared(trained, recipe, compute, batch_size=1)
+    (forward,) = ready([trained], recipe, "torch", compute)
+    (alone,) = ready([trained], recipe | {"batch_size": 1}, "torch", compute)
     on_device = to_device(pixels_of(data, recipe, recipe["batch_size"]), compute)
     views = recipe | {"augmentation": paper["augmentation"]}
     programs: dict[str, Callable[[Window], None]] = {

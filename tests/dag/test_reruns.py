@@ -199,3 +199,10 @@ def test_a_damaged_image_stops_the_run_or_is_left_out(finished):
     assert done.returncode == 0, done.stdout + done.stderr
     listed = quarantine.read_text()
     assert png.name in listed
+
+
+def test_another_backend_predicts_again_and_trains_nothing(finished):
+    finished.configure({"prediction": {"backend": "openvino"}})
+    jobs = finished.planned()
+    assert jobs["predict_part"] == 1
+    assert not {"train_fold", "find_thresholds", "convert_shard", "make_folds"} & jobs.keys()

@@ -45,13 +45,15 @@ rule predict_part:
         code=code_digest("predict_part"),
         folds=FOLDS,
         recipe=prediction_json,
+        backend=config["prediction"]["backend"],
         part=lambda wildcards: int(wildcards.part),
         parts=lambda wildcards: part_count(wildcards.source),
     shell:
         "python $HPALOC/predict_part.py --arrays {input.arrays} --part {params.part}"
         " --parts {params.parts} --folds {params.folds} --weights {input.weights}"
-        " --models {input.models} --recipe {params.recipe:q} --gpus {resources.gpu}"
-        " --workers {threads} --predictions {output.predictions} --digest {output.digest}"
+        " --models {input.models} --recipe {params.recipe:q} --backend {params.backend}"
+        " --gpus {resources.gpu} --workers {threads}"
+        " --predictions {output.predictions} --digest {output.digest}"
         " > {log} 2>&1"
 
 

@@ -71,6 +71,9 @@ rule measure_speed:
         arrays=ancient(f"{arrays_folder(TEST_SOURCE)}/index.parquet"),
         arrays_digest=f"{arrays_folder(TEST_SOURCE)}/index.sha256",
         shards=ancient(shard_files(TEST_SOURCE)),
+        raw_index=ancient(f"{SOURCES}/{TEST_SOURCE}/raw/index.parquet"),
+        raw_digest=f"{SOURCES}/{TEST_SOURCE}/raw/index.sha256",
+        settings=f"{SOURCES}/{TEST_SOURCE}/raw/settings.json",
         weights=ancient(f"{RESULTS}/models/{FINAL}/fold{FOLDS[0]}/weights.safetensors"),
         digest=f"{RESULTS}/models/{FINAL}/fold{FOLDS[0]}/weights.sha256",
         model=f"{RESULTS}/models/{FINAL}/fold{FOLDS[0]}/model.json",
@@ -91,9 +94,11 @@ rule measure_speed:
     params:
         code=code_digest("measure_speed"),
         recipe=canonical_json(RECIPES[FINAL]),
+        backend=config["prediction"]["backend"],
     shell:
-        "python $HPALOC/measure_speed.py --arrays {input.arrays} --weights {input.weights}"
-        " --model {input.model} --recipe {params.recipe:q} --published {input.published}"
+        "python $HPALOC/measure_speed.py --arrays {input.arrays} --raw-index {input.raw_index}"
+        " --settings {input.settings} --weights {input.weights} --model {input.model}"
+        " --recipe {params.recipe:q} --published {input.published} --backend {params.backend}"
         " --gpus {resources.gpu} --threads {threads} --table {output.table} > {log} 2>&1"
 
 

@@ -4,10 +4,10 @@ import argparse
 import json
 import logging
 
+from hpaloc.backends import BACKENDS, ready
 from hpaloc.compute import choose_compute
 from hpaloc.feed import n_views, view_batches
 from hpaloc.files import write_digest, write_parquet
-from hpaloc.inference import prepared
 from hpaloc.log import InputError, Progress, run_program
 from hpaloc.network import load_network
 from hpaloc.parts import part_rows, part_table
@@ -32,6 +32,7 @@ def main(argv: list[str] | None = None) -> None:
         type=json.loads,
         help="tta, and what else differs from the recipe in model.json (JSON)",
     )
+    parser.add_argument("--backend", choices=BACKENDS, default="torch", help="on the CPU")
     parser.add_argument("--gpus", type=int, default=1, help="0: run on the CPU")
     parser.add_argument("--workers", type=int, default=1, help="processes that make batches")
     parser.add_argument("--predictions", required=True, help="output (Parquet)")
@@ -49,7 +50,7 @@ def main(argv: list[str] | None = None) -> None:
                 f" {recipe['image_size']} px is wanted. Give --models in the order of --folds."
             )
     compute = choose_compute(recipe["precision"], recipe["torch_threads"], args.gpus)
-    forwards = [prepared(network, recipe, compute) for network, _ in loaded]
+    forwards = ready([network for network, _ in loaded], recipe, args.backend, compute)
 
     arrays = open_arrays(args.arrays)
     rows = part_rows(len(arrays[0]), args.part, args.parts)

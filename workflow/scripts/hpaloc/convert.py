@@ -5,7 +5,7 @@ import functools
 import hashlib
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
 from pathlib import Path
@@ -46,6 +46,8 @@ _ROWS_SCHEMA = pa.schema(
         pa.field("reason", pa.string()),
     ]
 )
+# The contents of the file of a channel of a record; raises BadImage.
+Load = Callable[[dict, str], bytes]
 _QUARANTINE_COLUMNS = ["image_id", "file", "channel", "reason"]
 
 
@@ -222,14 +224,32 @@ def _convert_group(
     They are written to the file ``descriptor``, whose pixels begin at ``offset``. Returns the
     sha256 of each row, or why there is none.
     """
-    first = group[0][1]
-    boxes = [tuple(record[name] for name in ("x", "y", "width", "height")) for _, record in group]
-    try:
-        planes = _read_image(read, first, stack_order, boxes, size)
-    except _BadFile as error:
-        return [error.problem] * len(group)
     sums = []
-    for (row, _), box in zip(group, boxes, strict=True):
+    try:
+        images = converted(
+            functools.partial(_read_file, read), [record for _, record in group], stack_order, size
+        )
+        for (row, _), image in zip(group, images, strict=True):
+            sums.append(hashlib.sha256(image).hexdigest())
+            _write_at(descriptor, image, offset + row * image.nbytes)
+    except BadFile as error:  # before the first image: all are cut out of the same planes
+        return [error.problem] * len(group)
+    return sums
+
+
+def converted(
+    load: Load, records: Sequence[dict], stack_order: Sequence[str], size: int
+) -> Iterator[np.ndarray]:
+    """The arrays (uint8, size × size × 4) of one image, or of the tiles of one: ``records``.
+
+    A record is a row of the raw index: its box and, for 16 bits, its grey values are read;
+    ``load`` gives the contents of the file of a channel. Raises BadFile where there are none, or
+    none that can be used.
+    """
+    first = records[0]
+    boxes = [tuple(record[name] for name in ("x", "y", "width", "height")) for record in records]
+    planes = _read_image(load, first, stack_order, boxes, size)
+    for box in boxes:
         small = []
         for channel, (plane, fraction) in zip(CHANNELS, planes, strict=True):
             x, y, width, height = (value // fraction for value in box)
@@ -239,20 +259,19 @@ def _convert_group(
             else:
                 averaged = resize_area(cut.astype(np.float32), size, size)
                 small.append(to_8_bit(averaged, first[f"low_{channel}"], first[f"high_{channel}"]))
-        image = cv2.merge(small)
-        sums.append(hashlib.sha256(image).hexdigest())
-        _write_at(descriptor, image, offset + row * image.nbytes)
-    return sums
+        yield cv2.merge(small)
 
 
-class _BadFile(Exception):
+class BadFile(Exception):
+    """Which file of an image cannot be used, and why: ``problem``."""
+
     def __init__(self, record: dict, channel: str, reason: BadImage):
         super().__init__(str(reason))
         self.problem = Problem(record[f"path_{channel}"], channel, str(reason))
 
 
 def _read_image(
-    read: Read,
+    load: Load,
     record: dict,
     stack_order: Sequence[str],
     boxes: list[tuple[int, int, int, int]],
@@ -265,7 +284,7 @@ def _read_image(
     for channel in CHANNELS:
         try:
             if data is None or not stacked:
-                data = _read_file(read, record, channel)
+                data = load(record, channel)
                 header = read_header(data)
                 image_size = image_size or (header.width, header.height)
                 _check_size(header, image_size, record, boxes)
@@ -279,7 +298,7 @@ def _read_image(
             if plane.dtype != np.uint8 and np.isnan(record[f"low_{channel}"]):
                 raise BadImage("16-bit values, but the index has no grey values for 0 and 255")
         except BadImage as error:
-            raise _BadFile(record, channel, error) from error
+            raise BadFile(record, channel, error) from error
         result.append((plane, fraction))
     return result
 

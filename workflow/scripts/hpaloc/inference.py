@@ -1,7 +1,6 @@
-"""A trained network made ready to predict as fast as its device allows."""
+"""A trained network made ready to predict on a GPU."""
 
 import copy
-import logging
 from typing import Any
 
 import torch
@@ -13,29 +12,23 @@ from hpaloc.compute import Compute
 from hpaloc.gradient import Forward
 from hpaloc.network import Network
 
-log = logging.getLogger("hpaloc")
-
 # Up to this batch size the launches of kernels take longer than their work: recorded once as a
 # CUDA graph, they are replayed at a stroke.
 _SMALL_BATCH = 8
 
 
-def prepared(
-    network: Network, recipe: dict[str, Any], compute: Compute, batch_size: int | None = None
-) -> Forward:
-    """What maps uint8 images N × S × S × 4 on the device to logits, by a network in evaluation mode.
+def on_gpu(network: Network, recipe: dict[str, Any], compute: Compute) -> Forward:
+    """``network`` (in evaluation mode) on the GPU: from uint8 images N × S × S × 4 to logits.
 
-    On the CPU the network itself: the same bits everywhere. On a GPU its batch norm is folded into
-    the convolutions, their weights are in the precision of ``compute``, and it is compiled for
-    batches of ``batch_size`` (the recipe's) where the recipe's ``compile`` asks for it.
+    Its batch norm is folded into the convolutions, their weights are in the precision of
+    ``compute``, and it is compiled for batches of the recipe's ``batch_size`` where its ``compile``
+    asks for it.
     """
-    if compute.device.type == "cpu":
-        return network
     network = folded(network).to(compute.device)
     network.body.to(compute.dtype)  # now, and not in every batch
     if not wanted(recipe["compile"], compute):
         return network
-    count, size = batch_size or recipe["batch_size"], recipe["image_size"]
+    count, size = recipe["batch_size"], recipe["image_size"]
     images = torch.zeros(
         (count, size, size, len(CHANNELS)), dtype=torch.uint8, device=compute.device
     )

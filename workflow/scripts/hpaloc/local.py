@@ -26,7 +26,7 @@ def index_folder(name: str, settings: dict, workers: int) -> pd.DataFrame:
     folder = Path(settings["folder"])
     files = find_images(folder, settings["pattern"], settings["channels"])
     stacked = "{channel}" not in settings["pattern"]
-    _complete(files, folder, settings)
+    complete(files, folder, settings)
     table = None
     if settings["labels"] is not None:
         table = read_labels(settings["labels"], settings["columns"])
@@ -143,8 +143,11 @@ def tile_starts(length: int, tile: int) -> list[int]:
     return [k * (length - tile) // (count - 1) for k in range(count)]
 
 
-def _complete(files: dict[str, list[str]], folder: Path, settings: dict) -> None:
-    """Refuses missing channel files, or fills in the names that are expected for them."""
+def complete(files: dict[str, list[str]], folder: Path, settings: dict) -> None:
+    """Refuses missing channel files, or fills in the names that are expected for them.
+
+    ``files`` of ``find_images``; reads ``channels``, ``pattern`` and ``incomplete``.
+    """
     texts = settings["channels"]
     for k, channel in enumerate(CHANNELS):
         if not any(paths[k] for paths in files.values()):

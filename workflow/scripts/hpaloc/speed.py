@@ -1,5 +1,6 @@
 """Seconds per image from files to probabilities, in the settings of the paper's Table III."""
 
+import os
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -8,22 +9,26 @@ from statistics import median
 
 import cv2
 import numpy as np
+import pandas as pd
 import torch
 
 from hpaloc.classes import CHANNELS
 from hpaloc.compute import Compute
 from hpaloc.device_batches import to_device
 from hpaloc.geometry import resized
+from hpaloc.gradient import Forward
 from hpaloc.images import (
     RGB_PLANE,
+    BadImage,
     plane_of_channel,
     read_header,
     read_planes,
     reduction,
     resize_area,
 )
-from hpaloc.network import Network
+from hpaloc.log import InputError
 from hpaloc.predict import probabilities
+from hpaloc.raw_stream import raw_batches
 
 # The atlas's coding (quality, 4:2:0); a plane of a colour file holds the signal of one channel.
 _JPG = [
@@ -54,6 +59,29 @@ def write_files(image: np.ndarray, size: int, kind: str, folder: Path, number: i
     return paths
 
 
+def source_files(index: pd.DataFrame, root: Path, size: int) -> list[Path]:
+    """The four colour-coded JPG files of the first image of ``size`` px of a source.
+
+    ``index`` is its raw index and ``root`` the folder of its paths. Empty where no whole image of
+    that size is there as JPG files (an archive, other formats, files that were deleted).
+    """
+    whole = index["image_id"] == index["parent"]
+    fits = index[whole & (index["width"] == size) & (index["height"] == size)]
+    for record in fits.to_dict("records"):
+        paths = [root / record[f"path_{channel}"] for channel in CHANNELS]
+        if len(set(paths)) == len(CHANNELS) and all(map(_is_jpg, paths)):
+            return paths
+    return []
+
+
+def _is_jpg(path: Path) -> bool:
+    try:
+        header = read_header(path.read_bytes())
+    except (OSError, BadImage):
+        return False
+    return header.format == "JPEG" and header.planes == 3
+
+
 def read_file(path: Path, number: int, out: np.ndarray) -> None:
     """Reads file ``number`` of an image at the network's size, into ``out`` (size × size × 4)."""
     size = out.shape[0]
@@ -68,7 +96,7 @@ def read_file(path: Path, number: int, out: np.ndarray) -> None:
 
 
 def seconds_per_image(
-    network: Network,
+    network: Forward,
     files: Sequence[Sequence[Path]],
     size: int,
     batch_size: int,
@@ -98,3 +126,34 @@ def seconds_per_image(
             probabilities(network, to_device(torch.from_numpy(batch), compute), compute).cpu()
             times.append((time.perf_counter() - start) / batch_size)
     return median(times[1:])
+
+
+def stream_images_per_second(
+    network: Forward,
+    files: Sequence[Sequence[Path]],
+    size: int,
+    batch_size: int,
+    batches: int,
+    threads: int,
+    compute: Compute,
+) -> float:
+    """Images per second of a stream, as label_images.py runs it: files are read, decoded and
+    shrunk for the next batch while the network has the last one.
+
+    ``files`` are repeated to ``batches`` batches; the clock starts when the first of them is done.
+    """
+    root = Path(os.path.commonpath([path.parent for paths in files for path in paths]))
+    names = [[path.relative_to(root).as_posix() for path in paths] for paths in files]
+    names = [paths if len(paths) == len(CHANNELS) else paths * len(CHANNELS) for paths in names]
+    stream = {str(k): names[k % len(names)] for k in range(batch_size * batches)}
+    start, done = 0.0, 0
+    for batch in raw_batches(root, stream, CHANNELS, size, batch_size, threads):
+        if batch.problems:
+            problem = next(iter(batch.problems.values()))
+            raise InputError(f"{root / problem.file}: cannot be timed ({problem.reason}).")
+        probabilities(network, to_device(batch.images, compute), compute).cpu()
+        if start:
+            done += len(batch.image_ids)
+        else:
+            start = time.perf_counter()
+    return done / (time.perf_counter() - start)

@@ -1,0 +1,156 @@
+"""From image files straight to probabilities, without arrays on a disk.
+
+Threads read, decode and shrink the images of the next batch while the network has the last one.
+The pixels are those that the conversion to arrays of the network's size gives.
+"""
+
+import itertools
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from threadpoolctl import threadpool_limits
+
+from hpaloc.classes import CHANNELS, N_CLASSES
+from hpaloc.compute import Compute
+from hpaloc.convert import BadFile, Problem, converted
+from hpaloc.device_batches import to_device
+from hpaloc.feed import n_views
+from hpaloc.gradient import Forward
+from hpaloc.images import BadImage, read_header
+from hpaloc.log import InputError
+from hpaloc.predict import exact_views, probabilities
+from hpaloc.raw_files import Read, raw_files
+
+
+class RawBatch(NamedTuple):
+    """Images that can be used and those that cannot: ``images`` uint8 n × S × S × 4 of the n
+    ``image_ids``; ``problems`` by image id.
+    """
+
+    image_ids: list[str]
+    images: torch.Tensor
+    problems: dict[str, Problem]
+
+
+def raw_batches(
+    root: Path,
+    files: dict[str, Sequence[str]],
+    stack_order: Sequence[str],
+    size: int,
+    batch_size: int,
+    threads: int,
+) -> Iterator[RawBatch]:
+    """The images of ``files`` in their order, ``batch_size`` at a time, ``size`` px.
+
+    ``files`` has the four paths of each image below the folder or zip archive ``root``, in the
+    order of CHANNELS (one path four times where a file holds all). While a batch is with whoever
+    takes it, ``threads`` threads make the next one; there are never more than these two and one
+    that is being handed over. Raises InputError at the first file of 16 bits.
+    """
+    cv2.setNumThreads(1)
+    left = iter(files.items())
+    pending: deque[tuple[str, Future]] = deque()
+    # NumPy's products of matrices alone are limited: torch's threads are the network's.
+    with raw_files(root) as read, threadpool_limits(1, user_api="blas"):
+        executor = ThreadPoolExecutor(threads)
+
+        def submit(count: int) -> None:
+            for image_id, paths in itertools.islice(left, count):
+                work = executor.submit(_image, read, image_id, paths, stack_order, size)
+                pending.append((image_id, work))
+
+        try:
+            submit(batch_size)
+            while pending:
+                submit(batch_size)
+                made = [pending.popleft() for _ in range(min(batch_size, len(pending)))]
+                results = {image_id: future.result() for image_id, future in made}
+                del made
+                yield _batch(results, size)
+                del results
+        finally:
+            executor.shutdown(cancel_futures=True)
+
+
+def stream_probabilities(
+    networks: Sequence[Forward],
+    batches: Iterator[RawBatch],
+    views: dict[str, Any],
+    compute: Compute,
+    progress: Callable[[int], None],
+    stop_at_damage: bool = False,
+) -> tuple[list[str], np.ndarray, dict[str, Problem]]:
+    """Ids and probabilities (float32 networks × n × 28, mean of the views) of a stream, and what
+    could not be used.
+
+    ``views`` are exact ones (of hpaloc.predict.exact_views); every image is decoded once for all
+    views and networks, which are in evaluation mode on the device. ``progress`` is told how many
+    images are done. With ``stop_at_damage`` the networks rest from the first problem on, while
+    the rest is read to name all.
+    """
+    image_ids: list[str] = []
+    found = [np.empty((len(networks), 0, N_CLASSES), np.float32)]
+    problems: dict[str, Problem] = {}
+    for batch in batches:
+        problems |= batch.problems
+        if batch.image_ids and not (stop_at_damage and problems):
+            total = torch.zeros(
+                (len(networks), len(batch.image_ids), N_CLASSES),
+                dtype=torch.float64, device=compute.device,
+            )  # fmt: skip
+            for images in exact_views(to_device(batch.images, compute), views):
+                for number, network in enumerate(networks):
+                    total[number] += probabilities(network, images, compute)
+            found.append((total / n_views(views)).float().cpu().numpy())
+            image_ids += batch.image_ids
+        progress(len(batch.image_ids) + len(batch.problems))
+    return image_ids, np.concatenate(found, axis=1), problems
+
+
+def _image(
+    read: Read, image_id: str, paths: Sequence[str], stack_order: Sequence[str], size: int
+) -> np.ndarray | Problem:
+    """One image at the network's size, or why there is none."""
+    contents: dict[str, bytes] = {}
+    box = (0, 0)
+    for channel, path in zip(CHANNELS, paths, strict=True):
+        if path in contents:
+            continue
+        try:
+            contents[path] = read(path, f"image {image_id}")
+            header = read_header(contents[path])
+        except BadImage as error:
+            return Problem(path, channel, str(error))
+        if header.dtype == "uint16":
+            raise InputError(
+                f"{path}: holds 16-bit values, which are scaled over a whole source and not file by"
+                " file. Make the folder a source of kind local, whose grey_range says how, and run"
+                " the workflow (see Your own images in the README)."
+            )
+        box = box if any(box) else (header.width, header.height)
+    record = {f"path_{channel}": path for channel, path in zip(CHANNELS, paths, strict=True)}
+    record |= {"image_id": image_id, "parent": image_id}
+    record |= {"x": 0, "y": 0, "width": box[0], "height": box[1]}
+    try:
+        (image,) = converted(
+            lambda record, channel: contents[record[f"path_{channel}"]],
+            [record], stack_order, size,
+        )  # fmt: skip
+    except BadFile as error:
+        return error.problem
+    return image
+
+
+def _batch(results: dict[str, np.ndarray | Problem], size: int) -> RawBatch:
+    problems = {key: value for key, value in results.items() if isinstance(value, Problem)}
+    good = {key: value for key, value in results.items() if key not in problems}
+    images = np.empty((len(good), size, size, len(CHANNELS)), np.uint8)
+    for out, image in zip(images, good.values(), strict=True):
+        out[...] = image
+    return RawBatch(list(good), torch.from_numpy(images), problems)
