@@ -16,9 +16,10 @@ from training_case import make_case, recipe
 
 import predict_part
 from hpaloc import backends
-from hpaloc.backends import Logits, fast_bfloat16, prepared, ready
+from hpaloc.backends import fast_bfloat16, prepared, ready
 from hpaloc.classes import N_CLASSES
 from hpaloc.compute import Compute
+from hpaloc.gradient import Forward
 from hpaloc.log import InputError
 from hpaloc.network import Network, build_network, save_weights
 from hpaloc.thresholds import call_labels
@@ -83,7 +84,7 @@ def expected(network, images) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def run_of(network) -> Callable[[str], Logits]:
+def run_of(network) -> Callable[[str], Forward]:
     """A backend in float32, prepared once."""
     return functools.cache(lambda name: prepared(network, name, "float32", SIZE, GROUP))
 
@@ -221,14 +222,11 @@ def test_an_unknown_backend_is_refused(network) -> None:
         prepared(network, "tensorrt", "auto", SIZE, GROUP)
 
 
-def test_a_gpu_is_not_given_up_for_a_backend_of_the_cpu(caplog) -> None:
-    class OnlyMoved:
-        def to(self, device):
-            return device
-
+def test_a_gpu_is_not_given_up_for_a_backend_of_the_cpu(caplog, monkeypatch) -> None:
+    monkeypatch.setattr(backends, "on_gpu", lambda network, recipe, compute: (network, "on a GPU"))
     compute = Compute(torch.device("cuda"), torch.bfloat16)
     with caplog.at_level(logging.INFO, "hpaloc"):
-        assert ready([OnlyMoved()], recipe(), "openvino", compute) == [compute.device]
+        assert ready(["network"], recipe(), "openvino", compute) == [("network", "on a GPU")]
     assert "prediction.backend openvino is for the CPU" in caplog.text
 
 
