@@ -1,9 +1,9 @@
 """What a trained network runs on when a CPU predicts: torch itself, compiled, or OpenVINO.
 
-``torch`` is eager float32, the same bytes as in training. The others give its
-probabilities but for about 1e-5 in float32, or 1e-2 in bfloat16, which they take where it is faster. Each is prepared once for a fixed number of images;
-any number of images is then predicted, in groups of so many, the last one filled up with zeros,
-so that the answer of an image does not depend on how many come with it.
+``torch`` is eager float32, the same bytes as in training. The others give its probabilities but for
+about 1e-5 in float32, or 1e-2 in bfloat16, which they take where it is faster. Each is prepared
+once for a fixed number of images; any number of images is then predicted, in groups of so many, the
+last one filled up with zeros, so that the answer of an image does not depend on what comes with it.
 """
 
 import logging
