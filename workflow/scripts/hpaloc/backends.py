@@ -1,9 +1,9 @@
 """What a trained network runs on when a CPU predicts: torch itself, compiled, or OpenVINO.
 
-``torch`` is eager float32, the same bytes as in training. The others give probabilities within
-1e-2 of it, in bfloat16 where that is faster. Each is prepared once for a fixed number of images;
-any number of images is then predicted, in groups of so many, the last one filled up with zeros,
-so that the answer of an image does not depend on how many come with it.
+``torch`` is eager float32, the same bytes as in training. The others give its probabilities but for
+about 1e-5 in float32, or 1e-2 in bfloat16, which they take where it is faster. Each is prepared
+once for a fixed number of images; any number of images is then predicted, in groups of so many, the
+last one filled up with zeros, so that the answer of an image does not depend on what comes with it.
 """
 
 import logging
@@ -194,7 +194,7 @@ def _on_openvino(
             "CPU",
             {
                 "INFERENCE_PRECISION_HINT": "bf16" if bfloat16 else "f32",
-                # All threads at one group: as fast as a group per thread, in a part of the memory.
+                # All threads at one group: a group per thread would take memory for each.
                 "PERFORMANCE_HINT": "LATENCY",
                 "INFERENCE_NUM_THREADS": torch.get_num_threads(),
                 # Several jobs on a machine would be pinned to the same cores.
