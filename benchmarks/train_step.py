@@ -30,6 +30,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median
@@ -51,6 +52,7 @@ from limits import Limits, bounds, measure_limits
 from hpaloc import schedule
 from hpaloc.backends import ready
 from hpaloc.checkpoint import Checkpoint
+from hpaloc.classes import CHANNELS
 from hpaloc.compute import Compute, choose_compute, describe
 from hpaloc.config import resolve
 from hpaloc.device_batches import to_device
@@ -60,6 +62,7 @@ from hpaloc.fold_data import FoldData
 from hpaloc.network import build_network
 from hpaloc.predict import mean_probabilities, probabilities
 from hpaloc.ranks import ALONE
+from hpaloc.speed import read_file
 from hpaloc.training import Setup, set_up, train_epoch, train_step
 
 WARM_UP_STEPS = 4
@@ -81,6 +84,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--gpus", type=int, default=1, help="0: the CPU")
     parser.add_argument("--full", action="store_true", help="the paper's recipe too")
+    parser.add_argument("--atlas", type=Path, help="folder of one image's four JPG files")
     parser.add_argument("--together", action="store_true", help="two trainings at once too")
     parser.add_argument("--out", help="table to write (Markdown)")
     parser.add_argument("--json", help="every single measurement")
@@ -164,6 +168,11 @@ def measure(
     if recipe["augmentation"] != FLIPS:  # the baseline knows flips alone
         for name in ("training, baseline", "prediction, one view, baseline"):
             del programs[name]
+    if arguments.atlas:
+        paths = [next(arguments.atlas.glob(f"*{channel}.jpg")) for channel in CHANNELS]
+        programs["one image, from JPG files"] = lambda window: decoded(
+            alone, paths, recipe["image_size"], compute, window
+        )
     found: dict[str, list[float]] = {name: [] for name in programs}
     for _ in range(arguments.repeats):
         for name, program in programs.items():
@@ -265,6 +274,15 @@ def single(
         image = to_device(images[number : number + 1], compute)
         probabilities(forward, image, compute).cpu()
         window.add(1)
+
+
+def decoded(forward: Any, paths: list[Path], size: int, compute: Compute, window: Window) -> None:
+    image = np.empty((1, size, size, len(CHANNELS)), np.uint8)
+    with ThreadPoolExecutor(len(paths)) as executor:
+        while True:
+            list(executor.map(read_file, paths, range(len(paths)), itertools.repeat(image[0])))
+            probabilities(forward, to_device(torch.from_numpy(image), compute), compute).cpu()
+            window.add(1)
 
 
 def pixels_of(data: FoldData, recipe: dict[str, Any], count: int) -> torch.Tensor:
