@@ -172,7 +172,7 @@ def test_every_program_ran_from_the_environment_of_its_rule(ran_from, environmen
 
 def test_there_is_something_to_see(ran_from, workspace):
     figures = list((workspace.path / "results/tiny/figures").glob("*.png"))
-    assert len(figures) == 10
+    assert len(figures) == 11
 
 
 def test_without_conda_nothing_of_it_would_run_again(ran_from, workspace):

@@ -6,6 +6,8 @@ import signal
 import subprocess
 import time
 
+from hpaloc.provenance import SUFFIX
+
 TRAINED = "results/tiny/models/tiny/fold1"
 WEIGHTS = f"{TRAINED}/weights.safetensors"
 
@@ -47,7 +49,9 @@ def trainer(workspace) -> int:
 
 
 def trained(workspace) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in (workspace.path / TRAINED).iterdir()}
+    """Outputs by name, without their record: it tells another configuration from this one."""
+    files = (workspace.path / TRAINED).iterdir()
+    return {path.name: path.read_bytes() for path in files if not path.name.endswith(SUFFIX)}
 
 
 def test_whatever_is_killed_or_told_to_stop_the_run_goes_on_to_the_same_bytes(fresh):

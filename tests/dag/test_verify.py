@@ -96,7 +96,7 @@ def test_every_file_has_a_record_and_it_says_where_it_comes_from(finished_run):
     assert (status, found, repair) == (0, {}, [])
     by_program = {about["program"]: about for about in records(finished_run).values()}
     rules = {path.stem for path in (finished_run.path / "workflow/scripts").glob("*.py")}
-    by_hand = {"list_states", "score_answers", "verify"}
+    by_hand = {"label_images", "list_states", "score_answers", "status", "verify"}
     network = {name for name in rules if name.startswith(("fetch_", "select_", "collect_hpa"))}
     other_sources = {"index_hpa", "index_kaggle", "index_local", "write_submission"}
     assert rules - by_program.keys() == by_hand | network | other_sources
@@ -177,9 +177,11 @@ def test_the_printed_commands_repair_every_kind_of_file_to_the_same_bytes(finish
     assert status == 0, found
     after = outputs(finished)
     changed = {path for path in before if path not in free and before[path] != after[path]}
-    assert changed <= {
-        f"results/tiny/tables/{name}.csv" for name in ("speed", "summary", "provenance")
+    measured = {
+        *(f"tables/{name}.csv" for name in ("speed", "summary", "provenance", "training_step")),
+        *(f"figures/training_step.{kind}" for kind in ("png", "pdf")),
     }
+    assert changed <= {f"results/tiny/{name}" for name in measured}
     logs = training_logs(finished)
     assert logs != logs_before
     assert all("restored" in logs[path] for path in logs if logs[path] != logs_before[path])
