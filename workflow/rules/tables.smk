@@ -116,7 +116,7 @@ rule measure_training_step:
     conda:
         "../../envs/train.yaml"
     # Every core: a job beside it would be measured too.
-    threads: workflow.cores or 16
+    threads: workflow.resource_settings.cores or 16
     resources:
         gpu=min(1, config["gpus_per_fold"]),
         nodes=1,
