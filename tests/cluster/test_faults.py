@@ -78,7 +78,8 @@ def test_the_whole_workflow(prepared, undisturbed, submit, tried, tmp_path):
         partitions[comment.removeprefix("rule_").split("_wildcards_")[0]] = partition
     on_gpus = {rule for rule, partition in partitions.items() if partition == "gpu"}
     # MinJobAge: SLURM has forgotten the first jobs of a long run.
-    assert "measure_speed" in on_gpus and on_gpus <= {"train_fold", "predict_part", "measure_speed"}
+    gpu_rules = {"train_fold", "predict_part", "measure_speed", "measure_training_step"}
+    assert "measure_speed" in on_gpus and on_gpus <= gpu_rules
     assert partitions["tabulate_summary"] == "cpu"
     tried(
         "the whole workflow submitted, `results` a link to another disk",
