@@ -7,7 +7,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
@@ -18,7 +18,15 @@ from workspace import Workspace, copy_project
 sys.path.insert(0, str(Path(__file__).parent))
 
 from slurm import CannotRun, Cluster, slurm
-from submission import OVERLAY, THRESHOLDS, Submission, copy_of, end_of_all
+from submission import (
+    MANY_EPOCHS,
+    OVERLAY,
+    THRESHOLDS,
+    TWO_FOLDS,
+    Submission,
+    copy_of,
+    end_of_all,
+)
 
 BEGIN = "<!-- what was tried: made by make test-cluster -->\n"
 END = "<!-- end of what was tried -->"
@@ -53,7 +61,26 @@ def prepared(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Work
 def undisturbed(prepared: Workspace) -> Workspace:
     """The same after a run without SLURM."""
     workspace = copy_of(prepared, prepared.path.with_name("undisturbed"))
-    done = workspace.run(*THRESHOLDS, "--cores", "2", "--resources", "gpu=2")
+    return run_locally(workspace, THRESHOLDS)
+
+
+@pytest.fixture(scope="session")
+def lasting(prepared: Workspace) -> Workspace:
+    """As ``prepared``, with folds that last for minutes."""
+    workspace = copy_of(prepared, prepared.path.with_name("lasting"))
+    workspace.configure({"recipes": {"tiny": {"epochs": MANY_EPOCHS}}})
+    return workspace
+
+
+@pytest.fixture(scope="session")
+def lasting_undisturbed(lasting: Workspace) -> Workspace:
+    """Its folds, trained without SLURM."""
+    workspace = copy_of(lasting, lasting.path.with_name("lasting_undisturbed"))
+    return run_locally(workspace, TWO_FOLDS)
+
+
+def run_locally(workspace: Workspace, targets: Sequence[str]) -> Workspace:
+    done = workspace.run(*targets, "--cores", "2", "--resources", "gpu=2")
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-6000:]
     return workspace
 

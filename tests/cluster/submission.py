@@ -23,6 +23,8 @@ TWO_FOLDS = [f"{RESULTS}/models/tiny/fold{fold}/weights.sha256" for fold in FOLD
 THRESHOLDS = [f"{RESULTS}/thresholds/tiny.csv"]
 
 EPOCHS = 32
+# For what SLURM looks at twice a minute, its time limits: minutes on any machine.
+MANY_EPOCHS = 320
 # Folds of the tiny run that last long enough for something to happen to them, and whose state is
 # stored after every step. They ask for a GPU: with none that torch can use they run on the CPU.
 OVERLAY = {

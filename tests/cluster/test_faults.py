@@ -27,15 +27,15 @@ def workspace(prepared: Workspace, tmp_path) -> Workspace:
 
 
 @pytest.fixture
-def well(workspace: Workspace, undisturbed: Workspace) -> Callable[[Submission], str]:
+def well(undisturbed: Workspace) -> Callable[[Submission], str]:
+    return lambda run: ended_well(run, undisturbed)
+
+
+def ended_well(run: Submission, undisturbed: Workspace) -> str:
     """Waits for the run's end; asserts that all is as if nothing had happened, and says so."""
-
-    def check(run: Submission) -> str:
-        run.completes()
-        words = trained_once(workspace)
-        return f"{words}; {same_as(workspace, undisturbed, 'models')} files as without SLURM"
-
-    return check
+    run.completes()
+    words = trained_once(run.workspace)
+    return f"{words}; {same_as(run.workspace, undisturbed, 'models')} files as without SLURM"
 
 
 def in_training(run: Submission, fold: int, epochs: int = 2) -> str:
@@ -88,7 +88,8 @@ def test_the_whole_workflow(prepared, undisturbed, submit, tried, tmp_path):
     )
 
 
-def test_time_limits_that_are_announced(workspace, submit, well, tried):
+def test_time_limits_that_are_announced(lasting, lasting_undisturbed, submit, tried, tmp_path):
+    workspace = copy_of(lasting, tmp_path / "project")
     run = submit(workspace)
     job = in_training(run, 1)
     limit(job, 60)  # within the two minutes of the profile's warning
@@ -97,18 +98,20 @@ def test_time_limits_that_are_announced(workspace, submit, well, tried):
     assert second != job
     limit(second, 60)
     assert ended(second)["JobState"] == "FAILED"
-    seen = well(run)
+    seen = ended_well(run, lasting_undisturbed)
     assert len(attempts(workspace, 1)) == 3
     tried("the time limit near, twice (`--signal=TERM@120`)", f"state stored, job ended; {seen}")
 
 
-def test_a_time_limit_that_nobody_announced(workspace, submit, well, tried):
+def test_a_time_limit_that_nobody_announced(lasting, lasting_undisturbed, submit, tried, tmp_path):
+    workspace = copy_of(lasting, tmp_path / "project")
     edit_profile(workspace, slurm_extra="''")
     run = submit(workspace)
     job = in_training(run, 1)
     limit(job, 1)
     assert ended(job)["JobState"] == "TIMEOUT"
-    tried("a time limit hit without a warning", f"job `TIMEOUT`; {well(run)}")
+    seen = ended_well(run, lasting_undisturbed)
+    tried("a time limit hit without a warning", f"job `TIMEOUT`; {seen}")
 
 
 def test_a_memory_limit(workspace, submit, well, tried):

@@ -50,11 +50,11 @@ def record(
 ) -> None:
     """Writes the record of the job that this program is; nothing where it is run by hand.
 
-    ``outputs`` are the files that it made, the most telling first (None: not asked for). What it read are all other files that ``arguments``
-    name, and the shards beside the index of arrays ``pixels_of``, for which the digest file of
-    that index stands. ``sums`` has the sums of shards, which are known already, and
-    ``listed_in`` is an index of raw images that the job made too. ``repeatable`` is False where
-    the same job makes other bytes every time.
+    ``outputs`` are the files that it made, the most telling first (None: not asked for). What it
+    read are all other files that ``arguments`` name, and the shards beside the index of arrays
+    ``pixels_of``, for which the digest file of that index stands. ``sums`` has the sums of shards,
+    which are known already, and ``listed_in`` is an index of raw images that the job made too.
+    ``repeatable`` is False where the same job makes other bytes every time.
     """
     if VARIABLE not in os.environ:
         return

@@ -123,7 +123,7 @@ def read_records(results: Path) -> tuple[list[Job], list[Fault]]:
 
 
 def repairs(findings: Findings) -> list[tuple[Job, list[str]]]:
-    """(a job of the same configuration, targets) of the runs of Snakemake, in their order, that repair all.
+    """The runs of Snakemake that repair all, in their order: (a job of the same configuration, targets).
 
     A job that another one's damaged files were made into comes after it, in a run of its own:
     within a run, Snakemake repeats all that is below a job, also where its bytes are the same.
