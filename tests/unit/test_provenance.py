@@ -98,14 +98,19 @@ def test_the_sum_of_a_shard_needs_no_second_reading_and_sees_every_byte(tmp_path
     known = sum_of_shard(path, pixels)
     assert sum_of_shard(path) == known
     whole = path.read_bytes()
-    for place in (70, 130, len(whole) - 1):  # in the header, and the first and last of the pixels
-        changed = bytearray(whole)
-        changed[place] ^= 1
-        path.write_bytes(changed)
-        try:
-            assert sum_of_shard(path) != known
-        except ValueError:
-            assert place == 70
+    # Every bit of the header, and the first and last of the pixels.
+    for place in (*range(128), 128, len(whole) - 1):
+        for bit in range(8):
+            changed = bytearray(whole)
+            changed[place] ^= 1 << bit
+            path.write_bytes(changed)
+            try:
+                assert sum_of_shard(path) != known
+            except ValueError:
+                assert place < 128
+    path.write_bytes(b"")
+    with pytest.raises(ValueError, match=r"no whole \.npy file"):
+        sum_of_shard(path)
 
 
 def test_the_commit_of_a_clone_and_of_no_clone(tmp_path, monkeypatch):

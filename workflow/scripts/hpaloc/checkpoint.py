@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from hpaloc.files import sha256_of_file, write_text, written_whole
+from hpaloc.files import map_array, sha256_of_file, write_text, written_whole
 from hpaloc.log import InputError
 
 log = logging.getLogger("hpaloc")
@@ -140,7 +140,14 @@ def save_validation(folder: Path, epoch: int, probabilities: np.ndarray) -> None
 
 
 def load_validation(folder: Path, epoch: int) -> np.ndarray:
-    return np.load(validation_file(folder, epoch), allow_pickle=False)
+    """Raises InputError for what is no array any more."""
+    path = validation_file(folder, epoch)
+    try:
+        return np.array(map_array(path))
+    except ValueError as error:
+        raise InputError(
+            f"{path}: this file of the state is damaged ({error}). Delete the folder to train anew."
+        ) from error
 
 
 def kept_epochs(exported: int, keep: int) -> range:

@@ -18,13 +18,18 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from hpaloc.files import canonical_json, sha256_of_file, write_text
+from hpaloc.files import canonical_json, map_array, sha256_of_file, write_text
 
 SUFFIX = ".provenance.json"
 
 # Where the resolved configurations of runs lie, and where they wait for the first result.
 CONFIGS = Path("results/config")
 SCRATCH = Path(".snakemake/hpaloc")
+
+# Folders of results that hold none, at any depth, and those that lie beside the runs. No run, recipe
+# or source is called so.
+NO_RESULTS = frozenset({"benchmarks", "config", "downloads", "logs", "state"})
+OF_ALL_RUNS = frozenset({"sources", "weights"})
 
 # Set by the Snakefile. A program that is run by hand makes no result of a run, and no record.
 VARIABLE = "HPALOC_PROVENANCE"
@@ -100,7 +105,7 @@ def sum_of_shard(path: str | Path, pixels: str | None = None) -> str:
     """
     import numpy as np
 
-    images = np.load(path, mmap_mode="r", allow_pickle=False)
+    images = map_array(path)
     if pixels is None:
         each = "".join(hashlib.sha256(np.ascontiguousarray(image)).hexdigest() for image in images)
         pixels = hashlib.sha256(each.encode()).hexdigest()
