@@ -29,13 +29,16 @@ SCRATCH = Path(".snakemake/hpaloc")
 # Set by the Snakefile. A program that is run by hand makes no result of a run, and no record.
 VARIABLE = "HPALOC_PROVENANCE"
 
-# Distributions by the name that is imported.
-_PACKAGES = {
+# Distributions by the name that is imported: what the programs import, and what that stands on.
+PACKAGES = {
     "aiohttp": "aiohttp", "albumentations": "albumentations", "cv2": "opencv-python-headless",
-    "iterstrat": "iterative-stratification", "matplotlib": "matplotlib", "numpy": "numpy",
-    "openvino": "openvino", "pandas": "pandas", "PIL": "pillow", "pyarrow": "pyarrow",
-    "safetensors": "safetensors", "scipy": "scipy", "simplejpeg": "simplejpeg",
-    "sklearn": "scikit-learn", "timm": "timm", "torch": "torch", "torchvision": "torchvision",
+    "huggingface_hub": "huggingface_hub", "imagecodecs": "imagecodecs",
+    "iterstrat": "iterative-stratification", "kagglehub": "kagglehub", "kagglesdk": "kagglesdk",
+    "matplotlib": "matplotlib", "numpy": "numpy", "openvino": "openvino", "pandas": "pandas",
+    "PIL": "pillow", "pyarrow": "pyarrow", "requests": "requests", "safetensors": "safetensors",
+    "scipy": "scipy", "simplejpeg": "simplejpeg", "sklearn": "scikit-learn",
+    "threadpoolctl": "threadpoolctl", "tifffile": "tifffile", "timm": "timm", "torch": "torch",
+    "torchvision": "torchvision", "yarl": "yarl",
 }  # fmt: skip
 
 
@@ -161,7 +164,7 @@ def cpu_model() -> str:
 
 def _versions() -> dict[str, str]:
     versions = {"python": platform.python_version()}
-    for name, distribution in _PACKAGES.items():
+    for name, distribution in PACKAGES.items():
         if module := sys.modules.get(name):
             try:
                 versions[distribution] = metadata.version(distribution)
