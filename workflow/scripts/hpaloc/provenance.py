@@ -61,6 +61,7 @@ def record(
     arguments: argparse.Namespace,
     outputs: Sequence[str | Path | None],
     *,
+    also_read: Sequence[str | Path | None] = (),
     pixels_of: str | Path | None = None,
     sums: Mapping[str, str] | None = None,
     listed_in: str | Path | None = None,
@@ -70,7 +71,8 @@ def record(
     """Writes the record of the job that this program is; nothing where it is run by hand.
 
     ``outputs`` are the files that it made, the most telling first (None: not asked for). What it
-    read are all other files that ``arguments`` name, and the shards beside the index of arrays
+    read are all other files that ``arguments`` name, those in ``also_read``, whose names stand in
+    settings or in another file (None: not there), and the shards beside the index of arrays
     ``pixels_of``, for which the digest file of that index stands. ``sums`` has the sums of shards,
     which are known already, and ``listed_in`` is an index of raw images that the job made too.
     ``repeatable`` is False where the same job makes other bytes every time. ``makers`` are those
@@ -83,6 +85,7 @@ def record(
     _keep_config(Path(run["config"]["path"]))
     made = [Path(path) for path in outputs if path is not None]
     read = [path for path in _files_of(vars(arguments)) if path not in made]
+    read += [Path(path) for path in also_read if path is not None]
     if pixels_of is not None:
         read.append(Path(pixels_of).with_suffix(".sha256"))
     *earlier, last = [maker()] if makers is None else makers
@@ -137,6 +140,7 @@ def _keep_config(path: Path) -> None:
 
 
 def _files_of(values: Mapping[str, Any]) -> Iterator[Path]:
+    # Not within maps: most texts there are no paths, and some may be the name of a file.
     for value in values.values():
         for item in value if isinstance(value, list) else [value]:
             if isinstance(item, str | Path) and _is_file(item):
