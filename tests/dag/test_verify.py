@@ -191,12 +191,14 @@ def test_the_printed_commands_repair_every_kind_of_file_to_the_same_bytes(finish
 def test_the_repair_is_the_smallest(finished):
     weights = "results/tiny/models/tiny/fold2/weights.safetensors"
     figure = "results/tiny/figures/pr_curve.pdf"
+    before = records(finished)
     edit(finished.path / weights)
     delete(finished.path / figure)
     status, found, commands = verified(finished, "--run", "tiny")
     assert status == 1
     assert found.keys() == {weights, figure}
     assert sorted(repair(finished, commands)) == ["plot_pr_curve", "train_fold"]
+    assert records(finished) == before
     assert verified(finished)[0] == 0
     assert finished.planned() == {}
 
