@@ -3,6 +3,7 @@
 import argparse
 import hashlib
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -185,6 +186,25 @@ def test_the_commit_of_a_clone_and_of_no_clone(tmp_path, monkeypatch):
     assert commit_of(tmp_path) == commit
     (tmp_path / "a").write_text("2")
     assert commit_of(tmp_path) == f"{commit}-dirty"
+    if os.geteuid() == 0:  # as on a volume of another user's
+        for path in (tmp_path, *tmp_path.rglob("*")):
+            os.chown(path, 54321, 54321)
+        assert commit_of(tmp_path) == f"{commit}-dirty"
+
+
+def test_where_the_commit_cannot_be_told_that_of_the_job_s_submission_is_taken(run, monkeypatch):
+    submitted = json.loads(os.environ[provenance.VARIABLE]) | {"commit": "abc"}
+    monkeypatch.setenv("PATH", "")  # no git
+    monkeypatch.setenv(provenance.VARIABLE, json.dumps(submitted))
+    assert json.loads(describe_run(run, "paper", PROJECT)) == submitted
+    # Of another run, of another configuration, of somebody else's, of nobody.
+    assert json.loads(describe_run(run, "other", PROJECT))["commit"] is None
+    assert json.loads(describe_run(run | {"gpus_per_fold": 2}, "paper", PROJECT))["commit"] is None
+    for text in ("[]", "{", '{"commit": "abc"}', "3"):
+        monkeypatch.setenv(provenance.VARIABLE, text)
+        assert json.loads(describe_run(run, "paper", PROJECT))["commit"] is None
+    monkeypatch.delenv(provenance.VARIABLE)
+    assert json.loads(describe_run(run, "paper", PROJECT))["commit"] is None
 
 
 def test_what_snakemake_imports_of_it_needs_no_numpy():

@@ -126,6 +126,26 @@ def test_told_to_stop_while_it_validates_it_trains_no_step_again(
     assert contents(out) == contents(trained)
 
 
+def test_told_to_stop_while_it_reads_its_data_it_waits_for_no_gpu(
+    case, caplog, monkeypatch
+) -> None:
+    out = case / "told_reading"
+
+    def read(*arguments):
+        terminate()
+        return fold_data(*arguments)
+
+    def choose(*arguments):
+        raise AssertionError("it would wait for a GPU")
+
+    monkeypatch.setattr(train_fold, "fold_data", read)
+    monkeypatch.setattr(train_fold, "choose_compute", choose)
+    with pytest.raises(SystemExit) as ended:
+        train_fold.main(train_arguments(case, recipe(epochs=EPOCHS), out, out / "state"))
+    assert ended.value.code == TRY_AGAIN and "told to stop" in caplog.text
+    assert not list((out / "state").rglob("lease.json"))
+
+
 def test_killed_at_once_training_loses_no_more_than_the_minutes(case, trained, caplog) -> None:
     out = case / "killed"
     arguments = train_arguments(case, recipe(epochs=EPOCHS), out, out / "state")

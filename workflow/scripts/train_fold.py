@@ -91,6 +91,9 @@ def main(argv: list[str] | None = None) -> None:
         if ranks.is_first:
             note_attempt(folder, state.epoch, state.step)
         if not was_finished:
+            if ranks.any(asked_to_stop()):  # it might wait for a GPU
+                log.warning("told to stop (SIGTERM) before training went on")
+                sys.exit(TRY_AGAIN)
             compute = choose_compute(
                 args.recipe["precision"], args.recipe["torch_threads"], args.gpus
             )
