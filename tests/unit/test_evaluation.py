@@ -189,6 +189,27 @@ def test_tables_of_another_training_are_refused(run, tmp_path):
         search(mixed, tmp_path / "t.csv")
 
 
+def test_epochs_hold_their_images_in_any_order(run, tmp_path):
+    mixed = tmp_path / "mixed.parquet"
+    pd.read_parquet(run["validation"][0]).sample(frac=1, random_state=4).to_parquet(mixed)
+    search(run | {"validation": [mixed, run["validation"][1]]}, tmp_path / "t.csv")
+    assert (tmp_path / "t.csv").read_bytes() == run["thresholds"].read_bytes()
+
+
+@pytest.mark.parametrize("change", ["another", "fewer"])
+def test_epochs_of_other_images_are_refused(run, tmp_path, change):
+    table = pd.read_parquet(run["validation"][0])
+    row = table.index[table["epoch"] == 2][7]
+    if change == "another":
+        table.loc[row, "image_id"] = "unknown"
+    else:
+        table = table.drop(index=row)
+    table.to_parquet(tmp_path / "changed.parquet")
+    changed = {"validation": [tmp_path / "changed.parquet", run["validation"][1]]}
+    with pytest.raises(InputError, match="epoch 2 has other images than epoch 6"):
+        search(run | changed, tmp_path / "t.csv")
+
+
 def test_overlapping_validation_sets_are_refused(run, tmp_path):
     twice = {name: [run[name][0]] * 2 for name in ("validation", "epochs")}
     with pytest.raises(InputError, match="in the validation set of two folds"):
