@@ -4,18 +4,21 @@
 # Wheels bring CUDA's libraries along: the host needs the driver and NVIDIA's container toolkit.
 FROM python:3.11-slim-bookworm
 
-# A compiler for what torch compiles while it runs. tini hands a SIGTERM to all processes, so that
-# a fold that is told to stop stores its state.
+# A compiler for what torch compiles while it runs. git tells the commit, for the records of where
+# results come from. tini hands a SIGTERM to all processes, so that a fold that is told to stop
+# stores its state.
 # hadolint ignore=DL3008
 RUN apt-get update \
-    && apt-get install --yes --no-install-recommends g++ tini \
+    && apt-get install --yes --no-install-recommends g++ git tini \
     && rm -rf /var/lib/apt/lists/*
 
 COPY requirements.txt /opt/hpaloc/requirements.txt
 RUN pip install --no-cache-dir --requirement /opt/hpaloc/requirements.txt
 
-# Any user may run it; caches of matplotlib, torch and Snakemake go where everyone can write.
+# Any user may run it, also one that the image has no name for: Snakemake asks for a name and ends
+# without one. Caches of matplotlib, torch and Snakemake go where everyone can write.
 ENV HOME=/tmp \
+    USER=hpaloc \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility \
     PYTHONDONTWRITEBYTECODE=1
 USER 1000

@@ -1,9 +1,14 @@
 """Fixtures that tests of all kinds use."""
 
+import json
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from hpaloc.files import sha256_of_file
+from hpaloc.provenance import SUFFIX, VARIABLE
 
 PROJECT = Path(__file__).resolve().parents[1]
 
@@ -15,6 +20,23 @@ def shared() -> Path:
     if not (folder / "data").is_dir():
         pytest.skip(f"the real data for checks are not here: {folder}")
     return folder
+
+
+@pytest.fixture
+def inputs_of(tmp_path, monkeypatch) -> Callable[[Path], set[str]]:
+    """Programs leave records, as in a run; gives the files that one says were read for a result."""
+    config = tmp_path / "config_of_the_run.yaml"
+    config.touch()
+    run = {"run": "test", "commit": None, "project": ".", "config": {"path": str(config)}}
+    monkeypatch.setenv(VARIABLE, json.dumps(run))
+
+    def recorded(result: Path) -> set[str]:
+        inputs = json.loads(result.with_suffix(SUFFIX).read_text())["inputs"]
+        for path, facts in inputs.items():
+            assert facts["sha256"] == sha256_of_file(path)
+        return set(inputs)
+
+    return recorded
 
 
 @pytest.fixture

@@ -2,6 +2,9 @@
 
 import json
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -64,6 +67,51 @@ def test_own_entries_and_lists_need_no_table_of_genes(fresh):
     fresh.configure({"sources": {"atlas": {"index": "nowhere.csv"}}})
     done = fresh.run("-n", "fetch")
     assert "sources.atlas.index: there is no nowhere.csv" in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("source", "own", "made", "rule"),
+    [
+        ({"index": "list.csv", "select": {"ids": "ids.txt"}}, "ids.txt", "images.parquet", "select_hpa"),
+        ({"genes_table": "table.tsv"}, "table.tsv", "genes.csv", "fetch_hpa_genes"),
+    ],
+)  # fmt: skip
+def test_an_edited_file_that_settings_name_is_read_again(fresh, source, own, made, rule):
+    path, result = fresh.path / own, f"results/sources/atlas/atlas/{made}"
+    texts = {
+        "ids.txt": ("1_1_A1_1\n", "2_1_B1_1\n"),
+        "table.tsv": tuple(
+            f"Gene\tReliability\tApproved\nENSG0000000000{number}\tApproved\tCytosol\n"
+            for number in (1, 2)
+        ),
+    }[own]
+    (fresh.path / "list.csv").write_text("Id,Target\n1_1_A1_1,0\n2_1_B1_1,25\n")
+    fresh.configure(
+        {"test_source": "atlas", "sources": {"atlas": {"kind": "hpa", "images": 10} | source}}
+    )
+
+    def assert_missing() -> None:
+        done = fresh.run("-n", result)
+        assert done.returncode != 0
+        assert f"sources.atlas: there is no file {own}" in done.stdout + done.stderr
+
+    assert_missing()
+    path.write_text(texts[0])
+    done = fresh.run("--cores", "2", result)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert fresh.planned(result) == {}
+    record = fresh.path / f"{Path(result).with_suffix('')}.provenance.json"
+    assert own in json.loads(record.read_text())["inputs"]
+
+    path.write_text(texts[1])
+    assert fresh.planned(result) == {rule: 1}
+    program = [sys.executable, "workflow/scripts/verify.py"]
+    named = subprocess.run(program, check=False, cwd=fresh.path, capture_output=True, text=True)
+    assert f"{result}: made of {own}, which was edited since" in named.stdout
+    path.unlink()  # what was made of it stays
+    assert fresh.planned(result) == {}
+    record.write_text("{")  # damaged: nothing is known of the file
+    assert_missing()
 
 
 def test_a_selection_may_be_kept_apart_from_the_training_source(fresh):

@@ -191,12 +191,14 @@ def test_the_printed_commands_repair_every_kind_of_file_to_the_same_bytes(finish
 def test_the_repair_is_the_smallest(finished):
     weights = "results/tiny/models/tiny/fold2/weights.safetensors"
     figure = "results/tiny/figures/pr_curve.pdf"
+    before = records(finished)
     edit(finished.path / weights)
     delete(finished.path / figure)
     status, found, commands = verified(finished, "--run", "tiny")
     assert status == 1
     assert found.keys() == {weights, figure}
     assert sorted(repair(finished, commands)) == ["plot_pr_curve", "train_fold"]
+    assert records(finished) == before
     assert verified(finished)[0] == 0
     assert finished.planned() == {}
 
@@ -247,6 +249,72 @@ def test_damaged_records_and_configurations_are_named_and_repaired(finished):
     assert found[config.relative_to(finished.path).as_posix()] == "edited"
     assert sorted(repair(finished, commands)) == ["find_thresholds", "plot_pr_curve"]
     assert verified(finished)[0] == 0
+
+
+def test_a_folder_that_is_deleted_with_its_records_is_named_and_made_again(finished):
+    before = outputs(finished)
+    fold = "results/tiny/models/tiny/fold2"
+    shutil.rmtree(finished.path / fold)
+    edit(finished.path / "results/tiny/thresholds/tiny.csv")
+    for arguments in ([], ["--run", "tiny"]):
+        status, found, commands = verified(finished, *arguments)
+        assert status == 1
+        assert f"{fold}/weights.safetensors" in found
+        assert found[f"{fold}/validation.parquet"] == "deleted, with the record of its making"
+    started = repair(finished, commands)
+    assert started.count("train_fold") == 1
+    assert set(started) == {"train_fold", "find_thresholds"}
+    assert outputs(finished) == before
+    assert all(
+        "restored" in log for path, log in training_logs(finished).items() if "2" in path.stem
+    )
+    assert verified(finished)[0] == 0
+    assert finished.planned() == {}
+
+
+def test_a_repair_trains_nothing_again_with_an_older_configuration(finished):
+    finished.configure({"recipes": {"tiny": {"seed": 2}}})
+    done = finished.run("--cores", "2", "train")
+    assert done.returncode == 0, done.stderr[-4000:]
+    weights = {
+        path: path.read_bytes() for path in (finished.path / "results").rglob("weights.safetensors")
+    }
+    assert len(weights) == 3
+    delete(finished.path / "results/tiny/figures/pr_curve.pdf")  # by the older one too
+    status, found, commands = verified(finished, "--run", "tiny")
+    assert status == 1
+    assert any(said.endswith("made again since, otherwise") for said in found.values())
+    for _ in range(9):  # what is below comes out otherwise in its turn
+        assert "train_fold" not in repair(finished, commands)
+        status, found, commands = verified(finished, "--run", "tiny")
+        if status == 0:
+            break
+    assert status == 0, found
+    assert weights == {path: path.read_bytes() for path in weights}
+    assert "train_fold" not in finished.planned()
+
+
+def test_what_cannot_be_read_is_named(finished):
+    (config,) = (finished.path / "results/config").iterdir()
+    config.unlink()
+    config.symlink_to("/proc/self/mem")  # also root gets an error where it reads that
+    record = finished.path / f"results/tiny/thresholds/tiny{SUFFIX}"
+    record.unlink()
+    record.symlink_to("nowhere")
+    status, found, _ = verified(finished)
+    assert status == 1
+    assert found[config.relative_to(finished.path).as_posix()].startswith("unreadable (")
+    assert found[record.relative_to(finished.path).as_posix()].startswith("unreadable (No such")
+
+
+@pytest.mark.parametrize("damage", [truncate, edit])
+def test_a_damaged_record_of_a_source_is_a_fault_of_each_of_its_runs(finished, damage):
+    record = f"results/sources/tiny_train/raw/index{SUFFIX}"
+    damage(finished.path / record)
+    assert verified(finished)[1][record] == "edited"
+    status, found, _ = verified(finished, "--run", "tiny")
+    assert status == 1
+    assert found == {record: "edited"}
 
 
 def test_results_without_a_record_are_listed_and_no_fault(finished):

@@ -22,6 +22,7 @@ from hpaloc.checkpoint import (
 from hpaloc.history import STEP_NUMBERS
 from hpaloc.lease import leased
 from hpaloc.log import InputError
+from hpaloc.provenance import maker
 from hpaloc.state import read_meta, remove_state, state_folder, write_meta
 
 KEY = {"recipe": {"seed": 1, "loss": {"scale_up": 50}}, "fold": 1, "code": "abc"}
@@ -36,10 +37,11 @@ def test_a_checkpoint_comes_back_as_it_was(tmp_path: Path) -> None:
         epoch=2, step=7, best_epoch=1, best_score=0.25, plateau={"best": float("inf")},
         steps=[[float(number) for number in range(len(STEP_NUMBERS))]],
         epochs=[{"epoch": 1, "phase": "bce", "best_threshold": 0.1}],
-        network=network.state_dict(), optimizer=optimizer.state_dict(),
+        network=network.state_dict(), optimizer=optimizer.state_dict(), makers=[maker(0)],
     )  # fmt: skip
     save_checkpoint(tmp_path, saved)
     loaded = load_checkpoint(tmp_path)
+    assert loaded.makers == saved.makers
     assert (loaded.epoch, loaded.step, loaded.best_score) == (2, 7, 0.25)
     assert loaded.plateau == saved.plateau and loaded.epochs == saved.epochs
     assert loaded.steps == saved.steps

@@ -55,6 +55,8 @@ def set_key(config: dict, key: str, value: object) -> None:
             "train_source: there is no source 'kagle'. Sources: kaggle, hpa_v18, kaggle_test",
         ),
         ("test_source", "kaggle", "test data must never be trained on"),
+        ("run", "state", "run: 'state' is a folder of results that is there for all runs"),
+        ("recipes/logs", {"inherit": "paper"}, "recipes: 'logs' is a folder of results"),
         ("train", ["papr"], "train: there is no recipe 'papr'. Recipes: paper, bce"),
         ("evaluate", ["bce"], "evaluate: 'bce' is not in train"),
         ("recipes/bce/inherit", "papr", "recipes.bce.inherit: there is no recipe 'papr'"),

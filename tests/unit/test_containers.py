@@ -42,6 +42,14 @@ def test_the_image_runs_as_nobody_in_particular_and_gets_nothing_but_the_pins():
     assert [line for line in ignored if line and line[0] != "#"] == ["*", "!requirements.txt"]
 
 
+def test_a_user_without_a_name_may_run_both():
+    """Snakemake asks for the user's name, and ends where neither the system nor a variable has it."""
+    environment = dict(re.findall(r"^(?:ENV |    )(\w+)=(\S+)", DOCKERFILE, flags=re.MULTILINE))
+    assert environment["USER"] and environment["HOME"] == "/tmp"
+    name = one(r'^    export USER="\$\{USER:-(\w+)\}"$', DEFINITION)
+    assert name == environment["USER"]
+
+
 def test_the_dockerfile_has_no_fault_that_its_linter_knows():
     linter = Path(sys.executable).parent / "hadolint"
     if not linter.exists():

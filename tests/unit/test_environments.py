@@ -23,6 +23,8 @@ from environments import (
 )
 from packaging.version import Version
 
+from hpaloc import provenance
+
 # A version that conda-forge was seen to have, and when; it may have newer ones.
 CONDA_FORGE = Path(__file__).with_name("conda_forge.csv")
 SPEC = re.compile(r"([a-z0-9_-]+)(?: >=([0-9.]+)(?:,<([0-9.]+))?)?")
@@ -111,6 +113,17 @@ def test_an_environment_has_what_its_programs_import(name):
 def test_requirements_have_what_all_programs_import():
     used = imported(set().union(*map(programs_of, ENVIRONMENTS)))
     assert {AT_PYPI.get(name, name) for name in used} <= requirements()
+
+
+def test_the_version_of_all_that_programs_import_is_recorded():
+    programs = set().union(*map(programs_of, ENVIRONMENTS))
+    assert set().union(*map(modules_of, programs)) <= provenance.PACKAGES.keys()
+
+
+def test_what_is_recorded_has_the_name_that_pip_knows():
+    """Else an installed package would be told by what its module calls itself."""
+    for distribution in provenance.PACKAGES.values():
+        assert metadata.version(distribution)
 
 
 @pytest.mark.parametrize("name", ENVIRONMENTS)

@@ -189,6 +189,27 @@ def test_tables_of_another_training_are_refused(run, tmp_path):
         search(mixed, tmp_path / "t.csv")
 
 
+def test_epochs_hold_their_images_in_any_order(run, tmp_path):
+    mixed = tmp_path / "mixed.parquet"
+    pd.read_parquet(run["validation"][0]).sample(frac=1, random_state=4).to_parquet(mixed)
+    search(run | {"validation": [mixed, run["validation"][1]]}, tmp_path / "t.csv")
+    assert (tmp_path / "t.csv").read_bytes() == run["thresholds"].read_bytes()
+
+
+@pytest.mark.parametrize("change", ["another", "fewer"])
+def test_epochs_of_other_images_are_refused(run, tmp_path, change):
+    table = pd.read_parquet(run["validation"][0])
+    row = table.index[table["epoch"] == 2][7]
+    if change == "another":
+        table.loc[row, "image_id"] = "unknown"
+    else:
+        table = table.drop(index=row)
+    table.to_parquet(tmp_path / "changed.parquet")
+    changed = {"validation": [tmp_path / "changed.parquet", run["validation"][1]]}
+    with pytest.raises(InputError, match="epoch 2 has other images than epoch 6"):
+        search(run | changed, tmp_path / "t.csv")
+
+
 def test_overlapping_validation_sets_are_refused(run, tmp_path):
     twice = {name: [run[name][0]] * 2 for name in ("validation", "epochs")}
     with pytest.raises(InputError, match="in the validation set of two folds"):
@@ -459,13 +480,14 @@ def test_without_sheets_the_network_stands_beside_constants_and_the_reported_col
     assert ((per_class["support"] >= 5) == (per_class["drawn"] == "yes")).all()
 
 
-def test_a_person_is_paired_with_the_network_on_the_same_images(run, tmp_path):
+def test_a_person_is_paired_with_the_network_on_the_same_images(run, tmp_path, inputs_of):
     rng = np.random.default_rng(8)
     rows = rng.permutation(80)[:30]
     ids = [run["test_ids"][row] for row in rows]
     given = rng.random((30, 28)) < 0.2
     sheet = write_sheet(tmp_path / "ann.csv", "Predicted", ids, given)
     table, per_class = compare(run, tmp_path, [{"name": "Ann", "answers": sheet, "truth": None}])
+    assert sheet in inputs_of(tmp_path / "human_vs_machine.csv")
     truth = run["test_truth"][rows]
     assert float(table.loc["macro_f1", "Ann"]) == pytest.approx(macro_f1(truth, given), abs=1e-6)
     network = pd.read_parquet(run["mean"]).set_index("image_id").loc[ids].to_numpy()
@@ -476,7 +498,7 @@ def test_a_person_is_paired_with_the_network_on_the_same_images(run, tmp_path):
     assert {"Ann", "network, fold 1, on images of Ann"} <= set(per_class["answerer"])
 
 
-def test_sheets_with_a_truth_of_their_own(run, tmp_path, caplog):
+def test_sheets_with_a_truth_of_their_own(run, tmp_path, caplog, inputs_of):
     rng = np.random.default_rng(9)
     own_ids, truth = [f"own_{number}" for number in range(10)], rng.random((12, 28)) < 0.2
     common = run["test_ids"][:2]
@@ -498,6 +520,8 @@ def test_sheets_with_a_truth_of_their_own(run, tmp_path, caplog):
     assert "network, mean of folds, on images of Cy" in table.columns
     assert not [name for name in table.columns if name.endswith(("of Bo", "of Di"))]
     assert float(table.loc["iou", "Bo"]) == 1
+    read = {sheet[key] for sheet in sheets for key in ("answers", "truth")}
+    assert read <= inputs_of(tmp_path / "human_vs_machine.csv")
 
 
 def test_unknown_ids_and_equal_names_of_people_are_refused(run, tmp_path):

@@ -187,7 +187,10 @@ def test_a_job_that_waits_ends_when_it_is_told_to(jobs):
         ("2,3", 2, ["2", "3"]),
         ("3, 1", 2, ["3", "1"]),
         ("GPU-8932f937,GPU-7ac01", 2, ["GPU-8932f937", "GPU-7ac01"]),
-        ("MIG-GPU-6a0f/1/0", 1, ["MIG-GPU-6a0f/1/0"]),
+        # CUDA counts one of these, and starts to do so.
+        ("MIG-GPU-6a0f/1/0", None, ["MIG-GPU-6a0f/1/0"]),
+        ("MIG-6a0f, MIG-7b1e,MIG-8c2d", None, ["MIG-6a0f", "MIG-7b1e", "MIG-8c2d"]),
+        ("MIG-6a0f,0", None, ["MIG-6a0f"]),
         ("0,9,1", 1, ["0"]),  # CUDA stops at the one that it does not know
         ("", 0, []),
         ("NoDevFiles", 0, []),
@@ -197,8 +200,16 @@ def test_a_job_that_waits_ends_when_it_is_told_to(jobs):
 def test_what_there_is_to_choose_from(jobs, monkeypatch, visible, count, names):
     if visible is not None:
         monkeypatch.setenv(VISIBLE, visible)
-    monkeypatch.setattr("torch.cuda.device_count", lambda: count)
+    monkeypatch.setattr("torch.cuda.device_count", counts(count))
     assert gpu_lock.visible_gpus() == names
+
+
+def counts(count: int | None):
+    def device_count() -> int:
+        assert count is not None, "CUDA was asked"
+        return count
+
+    return device_count
 
 
 def test_a_program_claims_before_it_looks_for_cuda(monkeypatch):
@@ -221,6 +232,36 @@ def test_among_those_that_were_chosen_for_it_a_job_chooses(jobs, monkeypatch):
     preset = {VISIBLE: ",".join(names)}
     assert gpus_of(jobs.start(1, names, **preset)) == names[0]
     assert gpus_of(jobs.start(1, names, **preset)) == names[1]
+
+
+def test_of_several_parts_of_a_gpu_each_job_has_its_own(jobs, monkeypatch):
+    names = ["MIG-6a0f", "MIG-7b1e"]
+    monkeypatch.setenv(VISIBLE, ",".join(names))
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)  # as CUDA does
+    assert gpus_of(jobs.start(1, names)) == names[0]
+    claim_gpus(1, folder=jobs.folder)
+    assert os.environ[VISIBLE] == names[1]
+
+
+def test_parts_of_a_gpu_train_no_fold_together(jobs, monkeypatch):
+    monkeypatch.setenv(VISIBLE, "MIG-6a0f,MIG-7b1e")
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    with pytest.raises(InputError, match=r"MIG-6a0f,MIG-7b1e names parts of GPUs.*gpus_per_fold"):
+        claim_gpus(2, folder=jobs.folder)
+
+
+@pytest.mark.parametrize("nvml", [None, 999])  # not there; it cannot start
+def test_where_only_cuda_can_count_another_process_does_it(jobs, monkeypatch, tmp_path, nvml):
+    library = type("Library", (), {"nvmlInit": lambda self: nvml})
+    there = {"libcuda.so.1": library(), "libnvidia-ml.so.1": library() if nvml else None}
+    monkeypatch.setattr(gpu_lock, "_library", there.get)
+    monkeypatch.setattr("torch.cuda.device_count", counts(None))
+    # What the other process imports.
+    (tmp_path / "torch.py").write_text("class cuda:\n    device_count = staticmethod(lambda: 3)\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    assert gpus_of(jobs.start(1, ["0", "1", "2"])) == "0"
+    claim_gpus(2, folder=jobs.folder)
+    assert os.environ[VISIBLE] == "1,2"
 
 
 def test_what_was_chosen_for_a_job_alone_is_taken_without_waiting(jobs, said, monkeypatch):

@@ -152,7 +152,7 @@ def test_which_entries_a_selection_needs():
         chosen("all", [gene(3), gene(999)])
 
 
-def test_the_users_table_needs_no_network(tmp_path):
+def test_the_users_table_needs_no_network(tmp_path, inputs_of):
     path = table(tmp_path, row(2), row(1), row(3, "Nucleoli"))
     settings = {"genes_table": str(path), "select": {"walk": "all", "genes": [gene(3), gene(1)]}}
     arguments = ["--settings", json.dumps(settings), "--downloads", str(tmp_path / "downloads")]
@@ -161,3 +161,4 @@ def test_the_users_table_needs_no_network(tmp_path):
     assert pd.read_csv(out)["gene"].tolist() == [gene(1), gene(3)]
     assert pd.read_csv(out)["locations"].tolist() == [CLASS_NAMES[25], CLASS_NAMES[2]]
     assert not (tmp_path / "downloads").exists()
+    assert inputs_of(out) == {str(path)}

@@ -12,6 +12,7 @@ import select_hpa
 from hpaloc.classes import N_CLASSES
 from hpaloc.hpa.atlas import ATLAS_SCHEMA, name_columns, name_of, read_atlas, write_atlas
 from hpaloc.hpa.names import channel_path, parse_image_id
+from hpaloc.hpa.own_files import genes_files, selection_files
 from hpaloc.hpa.selection import PAPER_WALK, PAPER_WALK_CSV, draw_images, select_images
 from hpaloc.log import InputError
 
@@ -229,15 +230,15 @@ class TestPaper:
             select_images(self.WALK.assign(gene=None), settings(walk="paper"))
 
 
-def test_program(tmp_path):
-    index = tmp_path / "index.parquet"
+def test_program(tmp_path, inputs_of):
+    index, ids = tmp_path / "index.parquet", tmp_path / "ids.txt"
     write_atlas(SMALL, index)
     outputs = [tmp_path / name for name in ("images.parquet", "images.sha256", "left_out.csv")]
 
-    def run():
+    def run(**more):
         select_hpa.main(
             [
-                "--index", str(index), "--settings", json.dumps(settings(at_most=3)),
+                "--index", str(index), "--settings", json.dumps(settings(at_most=3, **more)),
                 "--images", str(outputs[0]), "--digest", str(outputs[1]),
                 "--left-out", str(outputs[2]),
             ]
@@ -250,6 +251,24 @@ def test_program(tmp_path):
     assert len(images) == 3
     assert images["labels"].map(type).eq(list).all()
     assert pd.read_csv(outputs[2]).columns.tolist() == ["image_id", "walk", "gene", "reason"]
+    ids.write_text("1_1_A1_1\n")
+    assert run(ids=str(ids)) != first
+    assert inputs_of(outputs[0]) == {str(index), str(ids)}
     index.write_bytes(b"no list")
     with pytest.raises(InputError, match="not a readable list"):
         run()
+
+
+def test_the_files_that_a_selection_reads_are_known():
+    draw = {"per_class": 2, "classes": [25], "seed": 1}
+    for more, files in (
+        ({"genes_table": "table"}, []),
+        ({"genes_table": "table", "ids": ["1_1_A1_1"]}, []),
+        ({"genes_table": "table", "ids": "ids.txt", "genes": ["ENSG00000000001"]}, ["ids.txt"]),
+        ({"genes_table": "table", "genes": draw, "index": "folder"}, ["table"]),
+        ({"genes_table": "table", "ids": "ids.txt", "genes": draw}, ["ids.txt"]),
+    ):
+        assert selection_files(settings(**more)) == files
+    assert genes_files(settings(genes_table="table")) == ["table"]
+    assert genes_files(settings(genes_table="table", index="folder")) == []
+    assert genes_files(settings()) == []

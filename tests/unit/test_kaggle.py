@@ -255,6 +255,16 @@ def test_tables_and_images_that_do_not_match_are_refused(tmp_path, files, table,
     assert not (tmp_path / "index.parquet").exists()
 
 
+def test_the_table_is_recorded_as_read(tmp_path, inputs_of):
+    (tmp_path / "train.zip").write_bytes(zipped(images()))
+    (tmp_path / "train.csv").write_bytes(TRAIN_CSV)
+    fetch(tmp_path, folder=tmp_path)
+    index(tmp_path, folder=tmp_path)
+    files, table = str(tmp_path / "files.json"), str(tmp_path / "train.csv")
+    assert inputs_of(tmp_path / "files.json") == {table}
+    assert inputs_of(tmp_path / "index.parquet") == {table, files}
+
+
 def test_files_that_changed_since_they_were_found_are_refused(tmp_path):
     (tmp_path / "train.zip").write_bytes(zipped(images()))
     (tmp_path / "train.csv").write_bytes(TRAIN_CSV)

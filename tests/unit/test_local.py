@@ -351,7 +351,7 @@ def test_images_that_will_be_stretched_are_warned_of(tmp_path, caplog):
     assert "2 images are not square" in caplog.text
 
 
-def test_the_program_writes_index_digest_and_settings(tmp_path):
+def test_the_program_writes_index_digest_and_settings(tmp_path, inputs_of):
     folder = write_images(tmp_path / "images", ["a"])
     settings = settings_of(folder, labels=str(table(tmp_path, "Id,Target\na,3\n")))
     out = tmp_path / "raw"
@@ -381,6 +381,7 @@ def test_the_program_writes_index_digest_and_settings(tmp_path):
             "labels": sha256_of_file(settings["labels"]),
         },
     }
+    assert inputs_of(out / "index.parquet") == {settings["labels"]}
     frame = read_index(out / "index.parquet")
     assert frame["source"].tolist() == ["mine"]
     assert (root_of(written, out / "index.parquet") / frame["path_red"][0]).is_file()

@@ -10,7 +10,7 @@ import pytest
 import status
 from hpaloc.checkpoint import Checkpoint
 from hpaloc.config import trained_folds
-from hpaloc.fold_status import fold_statuses, parse_queue
+from hpaloc.fold_status import QueuedJob, fold_statuses, parse_queue
 from hpaloc.lease import LEASE, LEASE_S
 from hpaloc.progress import ProgressFile, note_attempt, read_attempts, read_progress
 from hpaloc.state import write_meta
@@ -116,7 +116,7 @@ def test_every_fold_of_the_configuration_has_one_status(tmp_path: Path, config):
     made.parent.mkdir(parents=True)
     made.write_text("")
 
-    queue = {("demo", 4): "SLURM job 9 (PENDING: Resources)"}
+    queue = {("demo", 4): QueuedJob("9", "PENDING", "Resources")}
     found = fold_statuses(config, results, states, queue)
     assert [(one.recipe, one.fold, one.status) for one in found] == [
         ("demo", 1, "running"),
@@ -131,26 +131,72 @@ def test_every_fold_of_the_configuration_has_one_status(tmp_path: Path, config):
     assert found[3].where == "SLURM job 9 (PENDING: Resources)"
 
 
-def test_a_finished_state_is_finished_and_a_silent_one_that_is_queued_waits(tmp_path: Path, config):
-    finished, silent = state(tmp_path, "demo", 1), state(tmp_path, "demo", 2)
+def status_of(config: dict, root: Path, queued: QueuedJob | None) -> tuple[str, str]:
+    """Of fold 1 of the recipe ``demo``."""
+    queue = {("demo", 1): queued} if queued else {}
+    (found,) = (
+        one for one in fold_statuses(config, root / "results", root, queue)
+        if (one.recipe, one.fold) == ("demo", 1)
+    )  # fmt: skip
+    return found.status, found.where
+
+
+def test_a_finished_fold_that_is_queued_again_waits(tmp_path: Path, config, monkeypatch):
+    """Its outputs lie there until its job begins."""
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    finished = state(tmp_path, "demo", 1)
+    note_attempt(finished, 0, 0)
     ProgressFile(finished, 4, 10, 8).tell(Checkpoint(epoch=4, step=40, finished=True))
+    assert status_of(config, tmp_path, None) == ("finished", "")
+    made = tmp_path / "results" / "models" / "demo" / "fold1" / "weights.sha256"
+    made.parent.mkdir(parents=True)
+    made.write_text("")
+    assert status_of(config, tmp_path, None) == ("finished", "")
+    # The job that has finished it stays in the queue for a moment.
+    assert status_of(config, tmp_path, QueuedJob("7", "COMPLETING")) == ("finished", "")
+    again = QueuedJob("9", "PENDING", "Priority")
+    assert status_of(config, tmp_path, again) == ("waiting", "SLURM job 9 (PENDING: Priority)")
+    lease(finished, 3)
+    assert status_of(config, tmp_path, again)[0] == "running"
+
+
+def test_a_job_that_runs_and_is_heard_of_no_more_is_silent(tmp_path: Path, config, monkeypatch):
+    monkeypatch.setenv("SLURM_JOB_ID", "9")
+    silent = state(tmp_path, "demo", 1)
+    note_attempt(silent, 0, 0)
+    ProgressFile(silent, 4, 10, 8).tell(Checkpoint(epoch=1, step=12))
     lease(silent, LEASE_S + 30)
-    queue = {("demo", 2): "SLURM job 9 (RUNNING)"}
-    found = fold_statuses(config, tmp_path / "results", tmp_path, queue)
-    assert [one.status for one in found][:2] == ["finished", "waiting"]
+    status, where = status_of(config, tmp_path, QueuedJob("9", "RUNNING", ran_s=LEASE_S + 300))
+    assert status == "silent"
+    assert where.startswith("process 12 on node7, SLURM job 9, heard of 1m30s ago")
+    # It has just begun, or begun again: the lease is that of the one that was killed before.
+    begun = QueuedJob("9", "RUNNING", ran_s=20)
+    assert status_of(config, tmp_path, begun) == ("waiting", "SLURM job 9 (RUNNING)")
+    assert status_of(config, tmp_path, QueuedJob("9", "PENDING", "BeginTime"))[0] == "waiting"
+    assert status_of(config, tmp_path, QueuedJob("9", "SUSPENDED", ran_s=600))[0] == "waiting"
+    assert status_of(config, tmp_path, None)[0] == "silent"
 
 
 def test_the_queue_of_another_folder_or_rule_says_nothing(tmp_path: Path):
     lines = [
-        f"12|PENDING|Resources|rule_train_fold_wildcards_my_recipe_3|{tmp_path}",
-        f"13|RUNNING|None|rule_train_fold_wildcards_demo_1|{tmp_path}",
-        f"14|PENDING|Priority|rule_train_fold_wildcards_demo_2|{tmp_path}/other",
-        f"15|PENDING|Priority|rule_tabulate_summary|{tmp_path}",
+        f"12|PENDING|Resources|0:00|rule_train_fold_wildcards_my_recipe_3|{tmp_path}",
+        f"13|RUNNING|None|2:03|rule_train_fold_wildcards_demo_1|{tmp_path}",
+        f"14|PENDING|Priority|0:00|rule_train_fold_wildcards_demo_2|{tmp_path}/other",
+        f"15|PENDING|Priority|0:00|rule_tabulate_summary|{tmp_path}",
     ]
     assert parse_queue("\n".join(lines), tmp_path) == {
-        ("my_recipe", 3): "SLURM job 12 (PENDING: Resources)",
-        ("demo", 1): "SLURM job 13 (RUNNING)",
+        ("my_recipe", 3): QueuedJob("12", "PENDING", "Resources", 0),
+        ("demo", 1): QueuedJob("13", "RUNNING", "None", 123),
     }
+
+
+@pytest.mark.parametrize(
+    ("told", "seconds"),
+    [("0:07", 7), ("59:59", 3599), ("2:03:04", 7384), ("1-02:03:04", 93784), ("INVALID", 0)],
+)
+def test_how_long_a_job_runs(tmp_path: Path, told: str, seconds: int):
+    line = f"13|RUNNING|None|{told}|rule_train_fold_wildcards_demo_1|{tmp_path}"
+    assert parse_queue(line, tmp_path)["demo", 1].ran_s == seconds
 
 
 def test_folds_of_generations_are_named_once():

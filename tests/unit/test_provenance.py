@@ -3,17 +3,28 @@
 import argparse
 import hashlib
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
+import torch
 import yaml
 
+import tabulate_provenance
 from hpaloc import provenance
 from hpaloc.config import resolve
-from hpaloc.provenance import record, sum_of_record, sum_of_shard
+from hpaloc.provenance import (
+    UNKNOWN_MAKER,
+    maker,
+    record,
+    sum_of_record,
+    sum_of_shard,
+    text_of_record,
+)
 from hpaloc.run_description import commit_of, describe_run
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -89,6 +100,48 @@ def test_a_file_of_odd_name_is_an_input_too(run):
     assert "with blank, and ü.csv" in about["inputs"]
 
 
+def a_maker(gpu: str | None, torch_version: str) -> dict:
+    versions = {"python": "3", "torch": torch_version}
+    return {"commit": "c0ffee", "device": {"cpu": "Xeon", "gpu": gpu}, "versions": versions}
+
+
+def test_several_gpus_are_told_from_one(run, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "NVIDIA H100")
+    assert maker(0)["device"]["gpu"] is None
+    assert maker(1)["device"]["gpu"] == "NVIDIA H100"
+    assert maker(4)["device"]["gpu"] == "4 × NVIDIA H100"
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    assert maker()["device"]["gpu"] == "NVIDIA H100"
+
+
+def test_the_table_names_all_who_made_a_result_and_what_is_not_known(run):
+    job = a_job()
+    makers = {
+        "one": [a_maker("A100", "2.9"), a_maker("H100", "2.15")],
+        "two": [a_maker(None, "2.15")],
+        "unknown": [UNKNOWN_MAKER],
+        "older": [a_maker("V100", "2.9")],
+    }
+    made = [Path("results", name, "of.csv") for name in makers]
+    for path in made:
+        path.parent.mkdir(parents=True)
+        path.write_text("b\n")
+        record(job, [path], makers=makers[path.parent.name])
+    older = made[-1].with_suffix(provenance.SUFFIX)
+    about = json.loads(older.read_text())
+    del about["earlier_makers"]
+    older.write_text(text_of_record(about | {"sha256": sum_of_record(about)}))
+    tabulate_provenance.main(
+        ["--results", "results", "--made", *map(str, made), "--table", "t.csv", "--config", "c"]
+    )
+    table = pd.read_csv("t.csv", keep_default_na=False).set_index("device")
+    assert list(table.index) == ["H100", "V100", "Xeon", "unknown"]
+    assert table["earlier"]["H100"] == "A100, commit c0ffee, python 3, torch 2.9"
+    assert not table["earlier"][["V100", "Xeon", "unknown"]].any()
+    assert table["packages"].to_list() == ["torch 2.15", "torch 2.9", "torch 2.15", ""]
+    assert table["commit"]["unknown"] == table["python"]["unknown"] == "unknown"
+
+
 def test_the_sum_of_a_shard_needs_no_second_reading_and_sees_every_byte(tmp_path):
     path = tmp_path / "shard_000.npy"
     images = np.random.default_rng(1).integers(0, 256, (3, 8, 8, 4), dtype=np.uint8)
@@ -98,14 +151,19 @@ def test_the_sum_of_a_shard_needs_no_second_reading_and_sees_every_byte(tmp_path
     known = sum_of_shard(path, pixels)
     assert sum_of_shard(path) == known
     whole = path.read_bytes()
-    for place in (70, 130, len(whole) - 1):  # in the header, and the first and last of the pixels
-        changed = bytearray(whole)
-        changed[place] ^= 1
-        path.write_bytes(changed)
-        try:
-            assert sum_of_shard(path) != known
-        except ValueError:
-            assert place == 70
+    # Every bit of the header, and the first and last of the pixels.
+    for place in (*range(128), 128, len(whole) - 1):
+        for bit in range(8):
+            changed = bytearray(whole)
+            changed[place] ^= 1 << bit
+            path.write_bytes(changed)
+            try:
+                assert sum_of_shard(path) != known
+            except ValueError:
+                assert place < 128
+    path.write_bytes(b"")
+    with pytest.raises(ValueError, match=r"no whole \.npy file"):
+        sum_of_shard(path)
 
 
 def test_the_commit_of_a_clone_and_of_no_clone(tmp_path, monkeypatch):
@@ -128,6 +186,25 @@ def test_the_commit_of_a_clone_and_of_no_clone(tmp_path, monkeypatch):
     assert commit_of(tmp_path) == commit
     (tmp_path / "a").write_text("2")
     assert commit_of(tmp_path) == f"{commit}-dirty"
+    if os.geteuid() == 0:  # as on a volume of another user's
+        for path in (tmp_path, *tmp_path.rglob("*")):
+            os.chown(path, 54321, 54321)
+        assert commit_of(tmp_path) == f"{commit}-dirty"
+
+
+def test_where_the_commit_cannot_be_told_that_of_the_job_s_submission_is_taken(run, monkeypatch):
+    submitted = json.loads(os.environ[provenance.VARIABLE]) | {"commit": "abc"}
+    monkeypatch.setenv("PATH", "")  # no git
+    monkeypatch.setenv(provenance.VARIABLE, json.dumps(submitted))
+    assert json.loads(describe_run(run, "paper", PROJECT)) == submitted
+    # Of another run, of another configuration, of somebody else's, of nobody.
+    assert json.loads(describe_run(run, "other", PROJECT))["commit"] is None
+    assert json.loads(describe_run(run | {"gpus_per_fold": 2}, "paper", PROJECT))["commit"] is None
+    for text in ("[]", "{", '{"commit": "abc"}', "3"):
+        monkeypatch.setenv(provenance.VARIABLE, text)
+        assert json.loads(describe_run(run, "paper", PROJECT))["commit"] is None
+    monkeypatch.delenv(provenance.VARIABLE)
+    assert json.loads(describe_run(run, "paper", PROJECT))["commit"] is None
 
 
 def test_what_snakemake_imports_of_it_needs_no_numpy():

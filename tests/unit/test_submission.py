@@ -33,7 +33,7 @@ def test_rows_are_in_the_order_of_the_sample(labels, name):
     assert made == "Id,Predicted\nc,7\na,0 25\nb,\n"
 
 
-def test_the_order_may_come_from_the_files_of_the_source(labels):
+def test_the_order_may_come_from_the_files_of_the_source(labels, inputs_of):
     (labels / "sample.csv").write_text("Id,Predicted\nb,0\nc,0\na,0\n")
     files = {"part": "test", "table": {"path": str(labels / "sample.csv")}, "images": {"path": ""}}
     (labels / "files.json").write_text(json.dumps(files))
@@ -44,6 +44,7 @@ def test_the_order_may_come_from_the_files_of_the_source(labels):
         ]
     )
     assert pd.read_csv(labels / "out.csv")["Id"].tolist() == ["b", "c", "a"]
+    assert str(labels / "sample.csv") in inputs_of(labels / "out.csv")
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[1]", '{"part": "test", "table": {}}', None])

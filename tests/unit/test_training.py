@@ -19,9 +19,10 @@ from training_case import FILES, RECIPE, make_case, recipe, train_arguments
 
 import list_states
 import train_fold
-from hpaloc import schedule, training
+from hpaloc import provenance, schedule, training
 from hpaloc.checkpoint import checkpoints, load_checkpoint, validation_file
 from hpaloc.compute import choose_compute
+from hpaloc.files import write_digest
 from hpaloc.fold_data import FoldData, fold_data
 from hpaloc.gradient import backward_that_fits
 from hpaloc.history import EPOCH_COLUMNS
@@ -123,6 +124,26 @@ def test_told_to_stop_while_it_validates_it_trains_no_step_again(
     train_fold.main(arguments)
     assert "going on after epoch 1 (step 6)" in caplog.text
     assert contents(out) == contents(trained)
+
+
+def test_told_to_stop_while_it_reads_its_data_it_waits_for_no_gpu(
+    case, caplog, monkeypatch
+) -> None:
+    out = case / "told_reading"
+
+    def read(*arguments):
+        terminate()
+        return fold_data(*arguments)
+
+    def choose(*arguments):
+        raise AssertionError("it would wait for a GPU")
+
+    monkeypatch.setattr(train_fold, "fold_data", read)
+    monkeypatch.setattr(train_fold, "choose_compute", choose)
+    with pytest.raises(SystemExit) as ended:
+        train_fold.main(train_arguments(case, recipe(epochs=EPOCHS), out, out / "state"))
+    assert ended.value.code == TRY_AGAIN and "told to stop" in caplog.text
+    assert not list((out / "state").rglob("lease.json"))
 
 
 def test_killed_at_once_training_loses_no_more_than_the_minutes(case, trained, caplog) -> None:
@@ -235,6 +256,83 @@ def test_deleted_outputs_are_restored_from_a_finished_state(case, trained, caplo
         train_fold.main(train_arguments(case, recipe(epochs=EPOCHS), trained, trained / "state"))
     assert "restored" in caplog.text and "training seresnext_small" not in caplog.text
     assert contents(trained) == before
+
+
+@pytest.fixture
+def at(monkeypatch, tmp_path):
+    """Goes to a machine of a GPU and a commit, where Snakemake runs this; None: to one without."""
+
+    def go(gpu: str | None, commit: str) -> None:
+        config = tmp_path / "config.yaml"
+        config.touch()
+        run = {"run": "test", "commit": commit, "project": ".", "config": {"path": str(config)}}
+        monkeypatch.setenv(provenance.VARIABLE, json.dumps(run))
+        device = {"cpu": f"processor beside {gpu}", "gpu": gpu}
+        monkeypatch.setattr(provenance, "_device", lambda gpus: device)
+
+    return go
+
+
+def record_in(out: Path) -> dict:
+    return json.loads((out / "weights.provenance.json").read_text())
+
+
+def test_a_restored_fold_is_recorded_as_the_work_of_who_trained_it(case, at) -> None:
+    out = case / "recorded"
+    arguments = train_arguments(case, recipe(epochs=1), out, out / "state")
+    at("H100", "c0ffee")
+    train_fold.main(arguments)
+    trained = (out / "weights.provenance.json").read_bytes()
+    about = record_in(out)
+    assert (about["commit"], about["device"]["gpu"]) == ("c0ffee", "H100")
+    assert about["versions"]["torch"] and about["earlier_makers"] == []
+    for name in FILES.values():
+        (out / name).unlink()
+    at(None, "decaf")
+    train_fold.main(arguments)
+    assert (out / "weights.provenance.json").read_bytes() == trained
+
+
+def test_a_fold_of_several_makers_names_each_that_has_a_part_in_it(case, at, monkeypatch) -> None:
+    out = case / "several"
+    arguments = train_arguments(case, recipe(epochs=EPOCHS), out, out / "state")
+
+    def fail() -> None:
+        raise RuntimeError("the node is gone")
+
+    for gpu, step, happens, ends in (
+        ("H100", 2, terminate, SystemExit),
+        ("T4", 1, fail, RuntimeError),  # before it stored anything
+        ("A100", 2, terminate, SystemExit),
+        ("A100", 2, terminate, SystemExit),
+        ("H100", 2, terminate, SystemExit),
+    ):
+        at(gpu, "c0ffee")
+        with monkeypatch.context() as patched, pytest.raises(ends):
+            at_step(patched, step, happens)
+            train_fold.main(arguments)
+    at("L4", "decaf")
+    train_fold.main(arguments)
+    about = record_in(out)
+    assert (about["commit"], about["device"]["gpu"]) == ("decaf", "L4")
+    assert [one["device"]["gpu"] for one in about["earlier_makers"]] == ["A100", "H100"]
+    assert all(one["versions"] == about["versions"] for one in about["earlier_makers"])
+
+
+def test_of_a_state_that_does_not_say_who_made_it_nothing_is_claimed(case, trained, at) -> None:
+    out = case / "of_older_code"
+    shutil.copytree(trained / "state", out / "state")
+    (folder,) = (out / "state").glob("train_fold/*")
+    for path in checkpoints(folder):
+        values = torch.load(path, weights_only=True)
+        del values["makers"]
+        torch.save(values, path)
+        write_digest(path, path.with_suffix(".sha256"))
+    at("H100", "c0ffee")
+    train_fold.main(train_arguments(case, recipe(epochs=EPOCHS), out, out / "state"))
+    about = record_in(out)
+    assert (about["commit"], about["versions"]) == (None, {})
+    assert about["device"] == {"cpu": None, "gpu": None}
 
 
 def test_a_state_that_lost_a_file_is_named(case, trained) -> None:

@@ -20,9 +20,10 @@ sys.path.insert(0, os.path.abspath(SCRIPTS))
 from hpaloc.config import check_source, resolve, trained_folds
 from hpaloc.digest import code_digest
 from hpaloc.files import canonical_json, sha256_of_file
+from hpaloc.hpa.own_files import genes_files, selection_files
 from hpaloc.listing import list_files, list_images, listing_digest
 from hpaloc.log import InputError
-from hpaloc.provenance import VARIABLE
+from hpaloc.provenance import SUFFIX, VARIABLE
 from hpaloc.run_description import describe_run
 
 # `python` in a shell command is the one that runs Snakemake, from whatever PATH it was
@@ -353,6 +354,45 @@ def listed_index(source):
     )
 
 
+def selection_digest(source):
+    """Digest of the user's own files that the selection of an hpa source reads."""
+    made = f"{SOURCES}/{source}/atlas/images.parquet"
+    return own_files_digest(source, selection_files(source_settings(source)), made)
+
+
+def genes_digest(source):
+    """Digest of the user's own table of the genes whose entries are fetched."""
+    made = f"{SOURCES}/{source}/atlas/genes.csv"
+    return own_files_digest(source, genes_files(source_settings(source)), made)
+
+
+def own_files_digest(source, paths, made):
+    """Digests of files that a source's settings name, in order; None where they name none.
+
+    Of a file that is gone, what the record of ``made`` has of it: what was made of it stays.
+    """
+    record = Path(made).with_suffix(SUFFIX)
+    digests = []
+    for path in paths:
+        digest = file_digest(path)
+        if digest is None and record.is_file():
+            digest = recorded_inputs(record).get(Path(path).as_posix(), {}).get("sha256")
+        if digest is None:
+            raise WorkflowError(
+                f"sources.{source}: there is no file {path}, which its settings name."
+            )
+        digests.append(digest)
+    return " ".join(digests) or None
+
+
+def recorded_inputs(record):
+    """The files that a job read, with their sums; none where the record is damaged."""
+    try:
+        return json.loads(record.read_text(encoding="utf-8"))["inputs"]
+    except (ValueError, LookupError):
+        return {}
+
+
 def fetch_count(source):
     """Jobs that fetch the images of an hpa source."""
     return max(1, math.ceil(image_count(source) / IMAGES_PER_FETCH))
@@ -395,6 +435,9 @@ for name in sources_used():
     if config["sources"][name]["kind"] == "local":
         folder_listing(name)
         labels_digest(name)
+    if config["sources"][name]["kind"] == "hpa":
+        genes_digest(name)
+        selection_digest(name)
 
 
 def trained_jobs():

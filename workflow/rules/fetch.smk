@@ -110,6 +110,8 @@ rule fetch_hpa_genes:
     params:
         code=code_digest("fetch_hpa_genes"),
         settings=lambda wildcards: canonical_json(source_settings(wildcards.source)),
+        # The user's own table is no input: where it is gone, what was made of it stays.
+        own_table=lambda wildcards: genes_digest(wildcards.source),
         downloads=HPA_DOWNLOADS,
     shell:
         "python $HPALOC/fetch_hpa_genes.py --settings {params.settings:q}"
@@ -193,6 +195,8 @@ rule select_hpa:
     params:
         code=code_digest("select_hpa"),
         settings=lambda wildcards: canonical_json(source_settings(wildcards.source)),
+        # Nor are a list of ids and a table that genes are drawn from.
+        own_files=lambda wildcards: selection_digest(wildcards.source),
         other=lambda wildcards, input: (
             f"--other-index {input.other}" if "other" in input.keys() else ""
         ),

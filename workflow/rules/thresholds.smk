@@ -17,6 +17,16 @@ rule find_thresholds:
         f"{RESULTS}/benchmarks/find_thresholds/{{recipe}}.tsv"
     conda:
         "../../envs/tables.yaml"
+    resources:
+        # All folds and epochs together (benchmarks/scale.md): of an image 160 bytes an epoch, twice
+        # while they are pooled, and 2,400 for the search. Few nodes have three times as much.
+        mem_mb=lambda wildcards, attempt: min(attempt, 2)
+        * int(
+            4_000
+            + image_count(TRAIN_SOURCE)
+            * (2_400 + 320 * RECIPES[wildcards.recipe]["save_epochs"])
+            / 1e6
+        ),
     params:
         code=code_digest("find_thresholds"),
         folds=FOLDS,

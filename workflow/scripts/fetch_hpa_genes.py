@@ -32,7 +32,7 @@ def main(argv: list[str] | None = None) -> None:
     write_csv(
         pd.DataFrame(rows, columns=["gene", "name", "reliability", "locations"]), arguments.genes
     )
-    record(arguments, [arguments.genes])
+    record(arguments, [arguments.genes], also_read=[table])
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ def main(argv: list[str] | None = None) -> None:
     write_json(files, arguments.files)
     for what in ("table", "images"):
         log.info("%s: %s", what, files[what]["path"])
-    record(arguments, [arguments.files])
+    record(arguments, [arguments.files], also_read=[files["table"]["path"]])
 
 
 if __name__ == "__main__":

@@ -34,7 +34,8 @@ def main(argv: list[str] | None = None) -> None:
     }
     write_json(resolved, arguments.settings_out)
     write_index(frame, arguments.index, arguments.digest)
-    record(arguments, [arguments.index, arguments.digest, arguments.settings_out])
+    outputs = [arguments.index, arguments.digest, arguments.settings_out]
+    record(arguments, outputs, also_read=[files["table"]["path"]])
 
 
 if __name__ == "__main__":

@@ -40,7 +40,8 @@ def main(argv: list[str] | None = None) -> None:
     }
     write_json(resolved, arguments.settings_out)
     write_index(frame, arguments.index, arguments.digest)
-    record(arguments, [arguments.index, arguments.digest, arguments.settings_out])
+    outputs = [arguments.index, arguments.digest, arguments.settings_out]
+    record(arguments, outputs, also_read=[labels])
 
 
 if __name__ == "__main__":

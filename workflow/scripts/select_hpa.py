@@ -5,6 +5,7 @@ import json
 
 from hpaloc.files import write_csv
 from hpaloc.hpa.atlas import read_atlas, write_atlas
+from hpaloc.hpa.own_files import selection_files
 from hpaloc.hpa.selection import select_images
 from hpaloc.index import read_index
 from hpaloc.log import run_program
@@ -22,13 +23,16 @@ def main(argv: list[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
 
     other = read_index(arguments.other_index) if arguments.other_index else None
-    images, left_out = select_images(
-        read_atlas(arguments.index), json.loads(arguments.settings), other
-    )
+    settings = json.loads(arguments.settings)
+    images, left_out = select_images(read_atlas(arguments.index), settings, other)
     write_atlas(images, arguments.images, arguments.digest)
     if arguments.left_out:
         write_csv(left_out, arguments.left_out)
-    record(arguments, [arguments.images, arguments.digest, arguments.left_out])
+    record(
+        arguments,
+        [arguments.images, arguments.digest, arguments.left_out],
+        also_read=selection_files(settings),
+    )
 
 
 if __name__ == "__main__":

@@ -63,7 +63,8 @@ def main(argv: list[str] | None = None) -> None:
     published = pd.read_csv(args.published, dtype=str, keep_default_na=False)
     write_csv(comparison_table(answerers, published), args.table)
     write_csv(class_comparison_table(answerers), args.per_class)
-    record(args, [args.table, args.per_class])
+    sheets = [sheet[key] for sheet in args.answers for key in ("answers", "truth")]
+    record(args, [args.table, args.per_class], also_read=sheets)
 
 
 if __name__ == "__main__":

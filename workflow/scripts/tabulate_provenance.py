@@ -3,6 +3,7 @@
 import argparse
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -12,7 +13,7 @@ from hpaloc.provenance import record
 from hpaloc.verification import Job, read_records, with_sources
 
 # Jobs that agree in all of these are one row.
-SHARED = ["program", "commit", "config", "seed", "device", "python", "packages"]
+SHARED = ["program", "commit", "config", "seed", "device", "python", "packages", "earlier"]
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -58,19 +59,31 @@ def config_of(job: Job) -> str:
 
 def row(job: Job) -> dict[str, object]:
     about = job.about
-    versions = dict(about["versions"])
-    python = versions.pop("python")
+    earlier = map(maker_columns, about.get("earlier_makers", []))  # older records have no such key
     return {
         "program": about["program"],
-        "commit": about["commit"] or "unknown",
         "config": about["config"]["path"],
         "seed": "" if about["seed"] is None else str(about["seed"]),
-        "device": about["device"]["gpu"] or about["device"]["cpu"],
-        "python": python,
-        "packages": ", ".join(f"{name} {version}" for name, version in sorted(versions.items())),
+        **maker_columns(about),
+        "earlier": "; ".join(
+            f"{one['device']}, commit {one['commit']}, python {one['python']}, {one['packages']}"
+            for one in earlier
+        ),
         "inputs": sums(about["inputs"]),
         "outputs": sums(about["outputs"]),
         "record": job.path.as_posix(),
+    }
+
+
+def maker_columns(maker: dict[str, Any]) -> dict[str, str]:
+    """The columns of who made something: commit, device, python, packages."""
+    packages = dict(maker["versions"])
+    python = packages.pop("python", "unknown")
+    return {
+        "commit": maker["commit"] or "unknown",
+        "device": maker["device"]["gpu"] or maker["device"]["cpu"] or "unknown",
+        "python": python,
+        "packages": ", ".join(f"{name} {version}" for name, version in sorted(packages.items())),
     }
 
 

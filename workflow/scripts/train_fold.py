@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from hpaloc.augment import build
 from hpaloc.checkpoint import load_checkpoint
 from hpaloc.compute import choose_compute
 from hpaloc.export import Outputs, export
@@ -21,7 +22,7 @@ from hpaloc.lease import LEASE_S, leased
 from hpaloc.log import InputError, run_program
 from hpaloc.preemption import TRY_AGAIN, Preempted, sigterm_waits
 from hpaloc.progress import ProgressFile, note_attempt
-from hpaloc.provenance import record
+from hpaloc.provenance import maker, record
 from hpaloc.ranks import join, leave, relaunched
 from hpaloc.state import state_folder, write_meta
 from hpaloc.training import train
@@ -90,9 +91,17 @@ def main(argv: list[str] | None = None) -> None:
         if ranks.is_first:
             note_attempt(folder, state.epoch, state.step)
         if not was_finished:
+            if ranks.any(asked_to_stop()):  # it might wait for a GPU
+                log.warning("told to stop (SIGTERM) before training went on")
+                sys.exit(TRY_AGAIN)
             compute = choose_compute(
                 args.recipe["precision"], args.recipe["torch_threads"], args.gpus
             )
+            # Imports the library of transforms if the scheme has any, so that every attempt has
+            # the same versions, whenever it ends.
+            build(args.recipe["augmentation"])
+            here = maker(ranks.count if compute.device.type == "cuda" else 0)
+            state.makers = [*(other for other in state.makers if other != here), here]
             keeper = None
             if ranks.is_first:
                 size = args.recipe["batch_size"]
@@ -127,7 +136,7 @@ def main(argv: list[str] | None = None) -> None:
         )
         lease.ensure()
         export(state, folder, args.recipe, args.fold, data.validation_ids, outputs)
-        record(args, outputs, pixels_of=args.arrays)
+        record(args, outputs, pixels_of=args.arrays, makers=state.makers)
     if was_finished:
         log.info(
             "restored in %.1f s from a finished state, nothing was trained; to train again change"

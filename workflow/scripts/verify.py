@@ -42,6 +42,8 @@ def main(argv: list[str] | None = None) -> None:
     for job, fault in all_faults(found):
         if not fault.is_free:
             print(f"{fault.path}: {in_words(fault, job)}")
+    for path in found.gone:
+        print(f"{path}: deleted, with the record of its making")
     for fault in found.damaged:
         print(f"{fault.path}: {fault.what}")
     for job, path, why in found.stale:
@@ -59,7 +61,12 @@ def main(argv: list[str] | None = None) -> None:
     if steps:
         print("\nTo repair:")
         print("\n".join(steps))
-    if found.damaged or found.stale or any(not f.is_free for _, f in all_faults(found)):
+    if (
+        found.damaged
+        or found.stale
+        or found.gone
+        or any(not f.is_free for _, f in all_faults(found))
+    ):
         sys.exit(1)
     there = found.files - sum(len(faults) for faults in free.values())
     log.info("%d files of %d jobs are as they were made", there, len(found.jobs))
@@ -100,10 +107,15 @@ def repair_steps(found: Findings) -> list[str]:
         if target and found.jobs:
             nearest = max(found.jobs, key=lambda job: common_length(job.target, target))
             steps.append(command(nearest, [target]))
+    # What is made again above may have made some of these: they are asked for, not forced.
+    gone: dict[str, tuple[Job, list[str]]] = {}
+    for path, reader in found.gone.items():
+        gone.setdefault(reader.about["config"]["path"], (reader, []))[1].append(path)
+    steps += [command(reader, sorted(paths), force=False) for reader, paths in gone.values()]
     return steps
 
 
-def command(job: Job, targets: list[str]) -> str:
+def command(job: Job, targets: list[str], force: bool = True) -> str:
     """Makes ``targets`` again, with the configuration that ``job`` was made with."""
     beside = Path(sys.executable).parent / "snakemake"
     snakemake = os.path.relpath(beside) if beside.is_file() else "snakemake"
@@ -113,7 +125,8 @@ def command(job: Job, targets: list[str]) -> str:
         elsewhere = ["--snakefile", f"{project}/Snakefile", "--cores", "all"]
         elsewhere.append("--replace-workflow-config")
     config = ["--configfile", job.about["config"]["path"]]
-    return shlex.join([snakemake, *elsewhere, *config, "--force", *targets])
+    wanted = ["--force", *targets] if force else ["--", *targets]
+    return shlex.join([snakemake, *elsewhere, *config, *wanted])
 
 
 def output_beside(record: Path) -> str | None:

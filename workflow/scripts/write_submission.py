@@ -30,7 +30,7 @@ def main(argv: list[str] | None = None) -> None:
     submission = ordered_submission(arguments.labels, table, arguments.quarantine)
     write_csv(submission, arguments.submission)
     log.info("%s: %d rows in the order of %s", arguments.submission, len(submission), table)
-    record(arguments, [arguments.submission])
+    record(arguments, [arguments.submission], also_read=[table])
 
 
 if __name__ == "__main__":

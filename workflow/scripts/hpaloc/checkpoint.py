@@ -24,8 +24,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from hpaloc.files import sha256_of_file, write_text, written_whole
+from hpaloc.files import map_array, sha256_of_file, write_text, written_whole
 from hpaloc.log import InputError
+from hpaloc.provenance import UNKNOWN_MAKER
 
 log = logging.getLogger("hpaloc")
 
@@ -47,6 +48,9 @@ class Checkpoint:
     counts: torch.Tensor | None = field(default=None, compare=False)
     part_size: int | None = None  # images that the GPU's memory holds; None: a whole batch
     warnings: list[str] = field(default_factory=list)  # what the outputs say of how they came about
+    # Whose work this is (see hpaloc.provenance.maker), each once, the last one last. Stored with
+    # that work: who ends before a checkpoint has no part in what comes of it.
+    makers: list[dict[str, Any]] = field(default_factory=list)
     network: dict[str, torch.Tensor] = field(default_factory=dict)
     optimizer: dict[str, Any] = field(default_factory=dict)
     scaler: dict[str, Any] = field(default_factory=dict)
@@ -106,6 +110,7 @@ def _read(path: Path) -> Checkpoint:
         raise ValueError("its sha256 is another")
     values = torch.load(path, map_location="cpu", weights_only=True)
     values["steps"] = values["steps"].tolist()
+    values.setdefault("makers", [UNKNOWN_MAKER])  # older code did not store them
     return Checkpoint(**values)
 
 
@@ -140,7 +145,14 @@ def save_validation(folder: Path, epoch: int, probabilities: np.ndarray) -> None
 
 
 def load_validation(folder: Path, epoch: int) -> np.ndarray:
-    return np.load(validation_file(folder, epoch), allow_pickle=False)
+    """Raises InputError for what is no array any more."""
+    path = validation_file(folder, epoch)
+    try:
+        return np.array(map_array(path))
+    except ValueError as error:
+        raise InputError(
+            f"{path}: this file of the state is damaged ({error}). Delete the folder to train anew."
+        ) from error
 
 
 def kept_epochs(exported: int, keep: int) -> range:

@@ -21,6 +21,7 @@ from jsonschema.exceptions import ValidationError
 
 from hpaloc.listing import pattern_regex
 from hpaloc.log import InputError
+from hpaloc.provenance import NO_RESULTS, OF_ALL_RUNS
 from hpaloc.scheme import check_scheme
 
 SCHEMA = Path(__file__).resolve().parents[2] / "schemas" / "config.schema.yaml"
@@ -195,6 +196,9 @@ def allowed(schema: dict) -> str:
 def _contradictions(config: dict) -> Iterator[str]:
     """Faults that no schema can see: one key against another."""
     sources, recipes, folds = config["sources"], config["recipes"], config["folds"]
+    for key, names in (("run", [config["run"]]), ("sources", sources), ("recipes", recipes)):
+        for name in sorted(NO_RESULTS.union(OF_ALL_RUNS).intersection(names)):
+            yield f"{key}: {name!r} is a folder of results that is there for all runs; choose another name."
     for key in ("train_source", "test_source"):
         if config[key] not in sources:
             yield f"{key}: there is no source {config[key]!r}. Sources: {', '.join(sources)}."

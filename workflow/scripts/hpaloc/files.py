@@ -8,11 +8,13 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tokenize import TokenError
 from typing import TYPE_CHECKING, Any
 
 from hpaloc.log import InputError
 
-if TYPE_CHECKING:  # the Snakefile imports this module, and Snakemake comes without pandas
+if TYPE_CHECKING:  # the Snakefile imports this module, and Snakemake comes without these
+    import numpy as np
     import pandas as pd
 
 
@@ -47,6 +49,16 @@ def write_text(text: str, path: str | Path) -> None:
 
 def write_json(value: Any, path: str | Path) -> None:
     write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", path)
+
+
+def map_array(path: str | Path) -> np.ndarray:
+    """The array of an .npy file, memory-mapped read-only; ValueError for what is no such file."""
+    import numpy as np
+
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except (EOFError, TokenError) as error:  # an empty file; a header that is no Python any more
+        raise ValueError(f"no whole .npy file: {error.args[0]}") from error
 
 
 def sha256_of_file(path: str | Path) -> str:

@@ -1,10 +1,11 @@
 """What becomes of every fold of a configuration: read from states, outputs and SLURM's queue."""
 
 import os
+import re
 import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from hpaloc.config import trained_folds
 from hpaloc.lease import LEASE_S, find_lease
@@ -29,13 +30,29 @@ class FoldStatus:
     progress: dict[str, Any] = field(default_factory=dict)
 
 
+class QueuedJob(NamedTuple):
+    """A fold's job in SLURM's queue. ``ran_s``: since when it runs; of a job that was queued again,
+    since it was started last."""
+
+    number: str
+    state: str
+    reason: str = ""
+    ran_s: float = 0.0
+
+    @property
+    def words(self) -> str:
+        """``SLURM job 12 (PENDING: Resources)``"""
+        why = f": {self.reason}" if self.state == "PENDING" else ""
+        return f"SLURM job {self.number} ({self.state}{why})"
+
+
 def fold_statuses(
-    config: dict[str, Any], results: Path, states: Path, queue: dict[tuple[str, int], str]
+    config: dict[str, Any], results: Path, states: Path, queue: dict[tuple[str, int], QueuedJob]
 ) -> list[FoldStatus]:
     """Every fold that a resolved configuration asks for, in its order.
 
-    ``results`` is the folder of the run, ``states`` that of all states; ``queue`` says how the
-    SLURM jobs of folds stand (see slurm_queue).
+    ``results`` is the folder of the run, ``states`` that of all states; ``queue`` has the SLURM
+    jobs of folds (see slurm_queue).
     """
     run = config["run"] or "config"
     return [
@@ -61,33 +78,41 @@ def _state(states: Path, run: str, name: str, fold: int, recipe: dict[str, Any])
 
 
 def _status(
-    recipe: str, fold: int, is_made: bool, state: Path | None, waits: str | None
+    recipe: str, fold: int, is_made: bool, state: Path | None, queued: QueuedJob | None
 ) -> FoldStatus:
     progress = read_progress(state) if state else {}
-    attempts = len(read_attempts(state)) if state else 0
+    attempts = read_attempts(state) if state else []
     lease = find_lease(state) if state else None
+    is_done = is_made or progress.get("finished", False)
+    if is_done and queued and attempts and attempts[-1].get("slurm_job") == queued.number:
+        queued = None  # has finished the fold, and leaves
     if lease and lease.about:
         job = f", SLURM job {progress['slurm_job']}" if progress.get("slurm_job") else ""
         where = f"{lease.holder}{job}, heard of {duration(max(lease.age_s, 0))} ago"
     if lease and lease.about and lease.age_s <= LEASE_S:
         status = RUNNING
-    elif is_made or progress.get("finished"):
+    elif is_done and not queued:  # a job that waits trains it anew: what is made is old
         status, where = FINISHED, ""
-    elif waits:
-        status, where = WAITING, waits
+    elif queued and not (lease and lease.about and _fell_silent(queued, lease.age_s)):
+        status, where = WAITING, queued.words
     elif lease and lease.about:
         status = SILENT
     elif attempts:
         status, where = STOPPED, "nobody works on it; goes on when it is started again"
     else:
         status, where = NOT_BEGUN, ""
-    return FoldStatus(recipe, fold, status, where, attempts, progress)
+    return FoldStatus(recipe, fold, status, where, len(attempts), progress)
 
 
-def slurm_queue(workdir: Path) -> dict[tuple[str, int], str]:
-    """The folds of this folder that have a job in SLURM, and how it stands with that:
-    ``SLURM job 12 (PENDING: Resources)``; empty where there is no SLURM."""
-    command = ["squeue", "--me", "--noheader", "--format=%i|%T|%r|%k|%Z"]
+def _fell_silent(job: QueuedJob, silent_s: float) -> bool:
+    """Whether a job that runs has been heard of, and is no more. A lease that is older than the job
+    is that of a job before: this one only begins."""
+    return job.state == "RUNNING" and silent_s <= job.ran_s
+
+
+def slurm_queue(workdir: Path) -> dict[tuple[str, int], QueuedJob]:
+    """The folds of this folder that have a job in SLURM; empty where there is no SLURM."""
+    command = ["squeue", "--me", "--noheader", "--format=%i|%T|%r|%M|%k|%Z"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
     except (OSError, subprocess.SubprocessError):
@@ -95,14 +120,22 @@ def slurm_queue(workdir: Path) -> dict[tuple[str, int], str]:
     return parse_queue(done.stdout, workdir)
 
 
-def parse_queue(text: str, workdir: Path) -> dict[tuple[str, int], str]:
-    """Lines ``job|state|reason|comment|folder``; the comment is that of Snakemake's plugin."""
+def parse_queue(text: str, workdir: Path) -> dict[tuple[str, int], QueuedJob]:
+    """Lines ``job|state|reason|time|comment|folder``; the comment is that of Snakemake's plugin."""
     queue = {}
     begin = "rule_train_fold_wildcards_"
     for line in text.splitlines():
-        job, state, reason, comment, folder = line.split("|", 4)
+        job, state, reason, ran, comment, folder = line.split("|", 5)
         if comment.startswith(begin) and os.path.realpath(folder) == os.path.realpath(workdir):
             recipe, _, fold = comment.removeprefix(begin).rpartition("_")
-            why = f": {reason}" if state == "PENDING" else ""
-            queue[recipe, int(fold)] = f"SLURM job {job} ({state}{why})"
+            queue[recipe, int(fold)] = QueuedJob(job, state, reason, _seconds(ran))
     return queue
+
+
+def _seconds(text: str) -> float:
+    """``1-02:03:04``, ``2:03:04`` or ``3:04``, as squeue tells how long a job runs; 0 for words."""
+    found = re.fullmatch(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+)", text)
+    if found is None:
+        return 0.0
+    days, hours, minutes, seconds = (int(part or 0) for part in found.groups())
+    return 86400.0 * days + 3600 * hours + 60 * minutes + seconds

@@ -7,9 +7,11 @@ processes that are started otherwise know by a variable that the GPUs are theirs
 
 Where somebody has chosen already (SLURM, Kubernetes, a user who sets CUDA_VISIBLE_DEVICES), only
 among these is chosen. GPUs are known by their names there: a number and a ``GPU-…`` of the same
-card would be two. Cards of AMD have variables of their own, and are not shared out.
+card would be two. Parts of a GPU (MIG) are shared out like GPUs where they are named there. Cards
+of AMD have variables of their own, and are not shared out.
 """
 
+import ctypes
 import json
 import logging
 import os
@@ -17,11 +19,13 @@ import re
 import signal
 import socket
 import stat
+import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from itertools import takewhile
 from pathlib import Path
 
 from hpaloc.log import InputError
@@ -32,6 +36,8 @@ log = logging.getLogger("hpaloc")
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 # For the processes that the job starts: VISIBLE holds what it claimed.
 CLAIMED = "HPALOC_GPUS_CLAIMED"
+# How the names of parts of a GPU begin.
+_MIG = "MIG-"
 # Whoever waits is told so again.
 _NAMED_AGAIN_S = 300
 
@@ -60,6 +66,11 @@ def claim_gpus(
             f"{gpus} GPUs are asked for and there are {len(names)}{among}: lower gpus_per_fold in"
             " the configuration, or run on a machine that has them."
         )
+    if gpus > 1 and names[0].startswith(_MIG):
+        raise InputError(
+            f"{gpus} GPUs are asked for and {VISIBLE}={','.join(names)} names parts of GPUs (MIG),"
+            " which cannot train a fold together: set gpus_per_fold to 1 in the configuration."
+        )
     folder = _lock_folder() if folder is None else folder
     is_chosen = VISIBLE in os.environ and gpus == len(names)
     claimed = _claim(gpus, names, folder)
@@ -85,11 +96,36 @@ def visible_gpus() -> list[str]:
 
     if torch.version.hip:
         return []
-    count = torch.cuda.device_count()
+    chosen = [name.strip() for name in os.environ.get(VISIBLE, "").split(",")]
+    if chosen[0].startswith(_MIG):
+        # CUDA counts one, however many are named, for a process can use one.
+        return list(takewhile(lambda name: name.startswith(_MIG), chosen))
+    count = _count_gpus()
     if VISIBLE in os.environ:
         # CUDA takes them up to the first that it does not know.
-        return [name.strip() for name in os.environ[VISIBLE].split(",")][:count]
+        return chosen[:count]
     return [str(number) for number in range(count)]
+
+
+def _count_gpus() -> int:
+    """How many torch sees. Where the driver's library for management (NVML) is missing torch starts
+    CUDA to count them, which then no longer heeds the variable: another process counts there."""
+    import torch
+
+    nvml, driver = _library("libnvidia-ml.so.1"), _library("libcuda.so.1")
+    if driver is None or (nvml is not None and nvml.nvmlInit() == 0):
+        return torch.cuda.device_count()
+    code = "import torch; print(torch.cuda.device_count())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    words = done.stdout.split()
+    return int(words[-1]) if done.returncode == 0 and words else 0
+
+
+def _library(name: str) -> ctypes.CDLL | None:
+    try:
+        return ctypes.CDLL(name)
+    except OSError:
+        return None
 
 
 def _lock_folder() -> Path:

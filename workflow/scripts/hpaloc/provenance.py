@@ -5,6 +5,9 @@ arguments, the seed, the device, the versions of what was imported, and the size
 every file that was read or made. A job with files in several folders has one in each. Records hold
 no times, so that they too are equal where the same is made again. They are no outputs of the rules:
 nothing runs again for want of one.
+
+What a job takes from a state was made by whoever left it there, maybe on another machine and by
+another commit: such makers are stored in the state, and its record names them.
 """
 
 import argparse
@@ -18,7 +21,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from hpaloc.files import canonical_json, sha256_of_file, write_text
+from hpaloc.files import canonical_json, map_array, sha256_of_file, write_text
 
 SUFFIX = ".provenance.json"
 
@@ -26,35 +29,60 @@ SUFFIX = ".provenance.json"
 CONFIGS = Path("results/config")
 SCRATCH = Path(".snakemake/hpaloc")
 
+# Folders of results that hold none, at any depth, and those that lie beside the runs. No run, recipe
+# or source is called so.
+NO_RESULTS = frozenset({"benchmarks", "config", "downloads", "logs", "state"})
+OF_ALL_RUNS = frozenset({"sources", "weights"})
+
 # Set by the Snakefile. A program that is run by hand makes no result of a run, and no record.
 VARIABLE = "HPALOC_PROVENANCE"
 
-# Distributions by the name that is imported.
-_PACKAGES = {
+# Distributions by the name that is imported: what the programs import, and what that stands on.
+PACKAGES = {
     "aiohttp": "aiohttp", "albumentations": "albumentations", "cv2": "opencv-python-headless",
-    "iterstrat": "iterative-stratification", "matplotlib": "matplotlib", "numpy": "numpy",
-    "openvino": "openvino", "pandas": "pandas", "PIL": "pillow", "pyarrow": "pyarrow",
-    "safetensors": "safetensors", "scipy": "scipy", "simplejpeg": "simplejpeg",
-    "sklearn": "scikit-learn", "timm": "timm", "torch": "torch", "torchvision": "torchvision",
+    "huggingface_hub": "huggingface_hub", "imagecodecs": "imagecodecs",
+    "iterstrat": "iterative-stratification", "kagglehub": "kagglehub", "kagglesdk": "kagglesdk",
+    "matplotlib": "matplotlib", "numpy": "numpy", "openvino": "openvino", "pandas": "pandas",
+    "PIL": "pillow", "pyarrow": "pyarrow", "requests": "requests", "safetensors": "safetensors",
+    "scipy": "scipy", "simplejpeg": "simplejpeg", "sklearn": "scikit-learn",
+    "threadpoolctl": "threadpoolctl", "tifffile": "tifffile", "timm": "timm", "torch": "torch",
+    "torchvision": "torchvision", "yarl": "yarl",
 }  # fmt: skip
+
+# Of a state that does not say who made it.
+UNKNOWN_MAKER = {"commit": None, "device": {"cpu": None, "gpu": None}, "versions": {}}
+
+
+def maker(gpus: int | None = None) -> dict[str, Any]:
+    """Who computes here: commit, device, and the versions of what is imported by now.
+
+    ``gpus`` is how many compute, 0 where it is the processor; None: one, if CUDA was started.
+    """
+    run = json.loads(os.environ.get(VARIABLE, "{}"))
+    return {"commit": run.get("commit"), "device": _device(gpus), "versions": _versions()}
 
 
 def record(
     arguments: argparse.Namespace,
     outputs: Sequence[str | Path | None],
     *,
+    also_read: Sequence[str | Path | None] = (),
     pixels_of: str | Path | None = None,
     sums: Mapping[str, str] | None = None,
     listed_in: str | Path | None = None,
     repeatable: bool = True,
+    makers: Sequence[Mapping[str, Any]] | None = None,
 ) -> None:
     """Writes the record of the job that this program is; nothing where it is run by hand.
 
     ``outputs`` are the files that it made, the most telling first (None: not asked for). What it
-    read are all other files that ``arguments`` name, and the shards beside the index of arrays
+    read are all other files that ``arguments`` name, those in ``also_read``, whose names stand in
+    settings or in another file (None: not there), and the shards beside the index of arrays
     ``pixels_of``, for which the digest file of that index stands. ``sums`` has the sums of shards,
     which are known already, and ``listed_in`` is an index of raw images that the job made too.
-    ``repeatable`` is False where the same job makes other bytes every time.
+    ``repeatable`` is False where the same job makes other bytes every time. ``makers`` are those
+    of a result that is taken from a state (see ``maker``), in order, at least one; None: this
+    program made it. The record is that of the last one, and lists the others.
     """
     if VARIABLE not in os.environ:
         return
@@ -62,14 +90,16 @@ def record(
     _keep_config(Path(run["config"]["path"]))
     made = [Path(path) for path in outputs if path is not None]
     read = [path for path in _files_of(vars(arguments)) if path not in made]
+    read += [Path(path) for path in also_read if path is not None]
     if pixels_of is not None:
         read.append(Path(pixels_of).with_suffix(".sha256"))
+    *earlier, last = [maker()] if makers is None else makers
     about = {
         "program": Path(sys.argv[0]).stem,
         **run,
+        **last,
+        "earlier_makers": earlier,
         "seed": _seed(vars(arguments)),
-        "device": _device(),
-        "versions": _versions(),
         "arguments": _plain(vars(arguments)),
         "inputs": {path.as_posix(): _facts(path, sums or {}) for path in sorted(set(read))},
         "outputs": {path.as_posix(): _facts(path, sums or {}) for path in sorted(made)},
@@ -100,7 +130,7 @@ def sum_of_shard(path: str | Path, pixels: str | None = None) -> str:
     """
     import numpy as np
 
-    images = np.load(path, mmap_mode="r", allow_pickle=False)
+    images = map_array(path)
     if pixels is None:
         each = "".join(hashlib.sha256(np.ascontiguousarray(image)).hexdigest() for image in images)
         pixels = hashlib.sha256(each.encode()).hexdigest()
@@ -115,6 +145,7 @@ def _keep_config(path: Path) -> None:
 
 
 def _files_of(values: Mapping[str, Any]) -> Iterator[Path]:
+    # Not within maps: most texts there are no paths, and some may be the name of a file.
     for value in values.values():
         for item in value if isinstance(value, list) else [value]:
             if isinstance(item, str | Path) and _is_file(item):
@@ -141,11 +172,13 @@ def _seed(arguments: Mapping[str, Any]) -> int | None:
     return None
 
 
-def _device() -> dict[str, str | None]:
-    """The processor, and the GPU where this program computed on one."""
+def _device(gpus: int | None) -> dict[str, str | None]:
+    """The processor, and the GPU where this program computed on one: ``4 × NVIDIA H100``."""
     torch = sys.modules.get("torch")
-    on_gpu = torch is not None and torch.cuda.is_initialized()
-    return {"cpu": cpu_model(), "gpu": torch.cuda.get_device_name() if on_gpu else None}
+    if gpus is None:
+        gpus = int(torch is not None and torch.cuda.is_initialized())
+    gpu = torch.cuda.get_device_name() if gpus else None
+    return {"cpu": cpu_model(), "gpu": f"{gpus} × {gpu}" if gpus > 1 else gpu}
 
 
 def cpu_model() -> str:
@@ -161,7 +194,7 @@ def cpu_model() -> str:
 
 def _versions() -> dict[str, str]:
     versions = {"python": platform.python_version()}
-    for name, distribution in _PACKAGES.items():
+    for name, distribution in PACKAGES.items():
         if module := sys.modules.get(name):
             try:
                 versions[distribution] = metadata.version(distribution)

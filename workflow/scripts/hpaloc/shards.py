@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from hpaloc.classes import CHANNELS
+from hpaloc.files import map_array
 from hpaloc.index import read_index
 from hpaloc.log import InputError
 
@@ -38,7 +39,7 @@ def open_arrays(index: str | Path) -> tuple[pd.DataFrame, list[np.ndarray]]:
             shards.append(np.empty((0, 0, 0, len(CHANNELS)), np.uint8))
             continue
         try:
-            pixels = np.load(path, mmap_mode="r", allow_pickle=False)
+            pixels = map_array(path)
         except (OSError, ValueError) as error:
             raise InputError(
                 f"{path}: this shard of {index} cannot be read ({error})."

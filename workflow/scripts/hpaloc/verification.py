@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,12 +13,23 @@ import pyarrow.parquet as pq
 from hpaloc.classes import CHANNELS
 from hpaloc.files import sha256_of_file
 from hpaloc.log import Progress
-from hpaloc.provenance import SUFFIX, sum_of_record, sum_of_shard, text_of_record
+from hpaloc.provenance import (
+    NO_RESULTS,
+    OF_ALL_RUNS,
+    SUFFIX,
+    sum_of_record,
+    sum_of_shard,
+    text_of_record,
+)
 
 DELETED, TRUNCATED, EDITED = "deleted", "truncated", "edited"
 
-# Of results: what is no result, and what a rule does not make.
-_NO_RESULTS = {"benchmarks", "config", "downloads", "logs", "state"}
+# What the unnamed run is called in records.
+UNNAMED = "config"
+
+# The sum of a file: None where it is not the file that it was, by its size or form; an OSError
+# where it cannot be read.
+Sum = str | None | OSError
 
 
 class Fault(NamedTuple):
@@ -46,10 +57,12 @@ class Job:
 
 
 class Findings(NamedTuple):
-    """``faults`` by job, ``stale`` (job, input, why), ``damaged`` records, ``without`` a record."""
+    """``faults`` by job, ``stale`` (job, input, why), ``gone`` inputs, deleted with the record of
+    their making, by a job that read them, ``damaged`` records, files ``without`` a record."""
 
     faults: dict[Job, list[Fault]]
     stale: list[tuple[Job, str, str]]
+    gone: dict[str, Job]
     damaged: list[Fault]
     without: list[Path]
     jobs: list[Job]
@@ -63,11 +76,18 @@ def verify(results: Path, run: str | None, threads: int) -> Findings:
     Paths are those of the records, which start where Snakemake ran.
     """
     jobs, damaged = read_records(results)
-    without = list(_without_record(results, jobs)) if run is None else []
+    without = list(_without_record(results, jobs))
     if run is not None:
+        others = {job.about["run"] for job in jobs} - {run}
         jobs = with_sources(jobs, {job for job in jobs if job.about["run"] == run})
-        known = {copy for job in jobs for copy in job.copies}
-        damaged = [fault for fault in damaged if fault.path in known or _may_be_of(fault, run)]
+        read_from = {Path(path).parent for job in jobs for path in job.about["inputs"]}
+
+        def is_of_run(path: Path) -> bool:
+            first = path.relative_to(results).parts[0]
+            return first == run or (run == UNNAMED and first not in others | OF_ALL_RUNS)
+
+        damaged = [f for f in damaged if is_of_run(f.path) or f.path.parent in read_from]
+        without = [path for path in without if is_of_run(path) or path.parent in read_from]
     made = {path: facts for job in jobs for path, facts in job.about["outputs"].items()}
     images = {job: dict(_images_of(job)) for job in jobs}
     for listed in images.values():
@@ -89,13 +109,18 @@ def verify(results: Path, run: str | None, threads: int) -> Findings:
         for path, facts in job.about["inputs"].items()
         if (why := _stale(path, facts, made, sums))
     ]
-    configs = {job.about["config"]["path"]: job.about["config"]["sha256"] for job in jobs}
-    for path, sha256 in configs.items():
-        if not os.path.isfile(path):
-            damaged.append(Fault(Path(path), DELETED))
-        elif sha256_of_file(path) != sha256:
-            damaged.append(Fault(Path(path), EDITED))
-    return Findings(faults, stale, damaged, without, jobs, len({*made, *configs}))
+    gone = {
+        path: job
+        for job in jobs
+        for path in job.about["inputs"]
+        if path not in made and path not in sums and _is_result(Path(path), results)
+    }
+    configs = {job.about["config"]["path"]: job.about["config"] for job in jobs}
+    sums_of_configs = {path: _sum(path) for path in configs if os.path.isfile(path)}
+    for path, facts in configs.items():
+        if what := _compared(path, facts, sums_of_configs):
+            damaged.append(Fault(Path(path), what))
+    return Findings(faults, stale, gone, damaged, without, jobs, len({*made, *configs}))
 
 
 def read_records(results: Path) -> tuple[list[Job], list[Fault]]:
@@ -112,6 +137,9 @@ def read_records(results: Path) -> tuple[list[Job], list[Fault]]:
             text = path.read_text(encoding="utf-8")
             about = json.loads(text)
             whole = about["sha256"] == sum_of_record(about) and text == text_of_record(about)
+        except OSError as error:
+            damaged.append(Fault(path, _unreadable(error)))
+            continue
         except (ValueError, KeyError, TypeError):
             whole = False
         if not whole:
@@ -134,13 +162,42 @@ def repairs(findings: Findings) -> list[tuple[Job, list[str]]]:
     # What is measured comes out otherwise, so that what was made of it must follow.
     measured = {job for job in broken if not job.about["repeatable"]}
     broken |= {job for job in findings.jobs if above[job] & measured}
+    in_order = sorted(broken, key=lambda job: len(above[job]))
+    like = _configured_like(findings, in_order, above)
     level: dict[Job, int] = {}
-    for job in sorted(broken, key=lambda job: len(above[job])):
+    for job in in_order:
         level[job] = max((level[other] + 1 for other in above[job] & level.keys()), default=0)
     steps: dict[tuple[int, str], list[Job]] = {}
     for job, number in level.items():
-        steps.setdefault((number, job.about["config"]["path"]), []).append(job)
-    return [(steps[key][0], sorted(job.target for job in steps[key])) for key in sorted(steps)]
+        steps.setdefault((number, like[job].about["config"]["path"]), []).append(job)
+    return [
+        (like[steps[key][0]], sorted({job.target for job in steps[key]})) for key in sorted(steps)
+    ]
+
+
+def _configured_like(
+    findings: Findings, in_order: Sequence[Job], above: Mapping[Job, set[Job]]
+) -> dict[Job, Job]:
+    """For each broken job the one whose configuration repairs it, as a rule its own.
+
+    What was made of a file that was made again since, by the same run with another configuration,
+    is older than that configuration: with its own, Snakemake would make that file as it was once,
+    and train the folds again. The same holds for what is below it.
+    """
+    maker = {path: job for job in findings.jobs for path in job.about["outputs"]}
+    since: dict[Job, list[Job]] = {}
+    for job, path, _ in findings.stale:
+        if path in maker and maker[path].about["run"] == job.about["run"]:
+            since.setdefault(job, []).append(maker[path])
+    like: dict[Job, Job] = {}
+    for job in in_order:
+        newer = [like.get(other, other) for other in since.get(job, [])]
+        newer += [like[other] for other in above[job] & like.keys() if like[other] is not other]
+        own = job.about["config"]["path"]
+        others = [o for o in newer if o.about["config"]["path"] != own]
+        of_run = [o for o in others if o.about["run"] == job.about["run"]]
+        like[job] = max(of_run, key=lambda o: len(above[o]), default=job)
+    return like
 
 
 def freely_deleted(findings: Findings) -> dict[Job, list[Fault]]:
@@ -178,7 +235,7 @@ def _images_of(job: Job) -> Iterator[tuple[str, dict[str, Any]]]:
     index = job.about["images"]
     if index is None or not os.path.isfile(index):
         return
-    if sha256_of_file(index) != job.about["outputs"][index]["sha256"]:  # it is named itself
+    if _sum(index) != job.about["outputs"][index]["sha256"]:  # it is named itself
         return
     table = pq.read_table(index)
     for channel in CHANNELS:
@@ -190,19 +247,16 @@ def _images_of(job: Job) -> Iterator[tuple[str, dict[str, Any]]]:
             yield path, {"bytes": size, "sha256": sha256}
 
 
-def _sums(files: dict[str, dict[str, Any] | None], threads: int) -> dict[str, str | None]:
-    """The sha256 of every file that is there; None where its size tells already."""
+def _sums(files: dict[str, dict[str, Any] | None], threads: int) -> dict[str, Sum]:
+    """The sum of every file that is there."""
     there = [path for path in files if os.path.isfile(path)]
     progress = Progress("compared", len(there), "files")
 
-    def sum_of(path: str) -> str | None:
+    def sum_of(path: str) -> Sum:
         facts = files[path]
         if facts is not None and os.path.getsize(path) != facts["bytes"]:
             return None
-        try:
-            return sum_of_shard(path) if _is_shard(path) else sha256_of_file(path)
-        except ValueError:  # no array any more
-            return None
+        return _sum(path)
 
     with ThreadPoolExecutor(threads) as executor:
         sums = {}
@@ -212,30 +266,49 @@ def _sums(files: dict[str, dict[str, Any] | None], threads: int) -> dict[str, st
     return sums
 
 
+def _sum(path: str) -> Sum:
+    try:
+        return sum_of_shard(path) if _is_shard(path) else sha256_of_file(path)
+    except ValueError:  # no array any more
+        return None
+    except OSError as error:
+        return error
+
+
 def _is_shard(path: str) -> bool:
     return path.endswith(".npy")
 
 
-def _compared(path: str, facts: dict[str, Any], sums: dict[str, str | None]) -> str | None:
+def _compared(path: str, facts: dict[str, Any], sums: Mapping[str, Sum]) -> str | None:
     if path not in sums:
         return DELETED
-    if sums[path] == facts["sha256"]:
+    found = sums[path]
+    if isinstance(found, OSError):
+        return _unreadable(found)
+    if found == facts["sha256"]:
         return None
-    return TRUNCATED if os.path.getsize(path) < facts["bytes"] else EDITED
+    return TRUNCATED if os.path.getsize(path) < facts.get("bytes", 0) else EDITED
+
+
+def _unreadable(error: OSError) -> str:
+    return f"unreadable ({error.strerror or error})"
 
 
 def _stale(
     path: str,
     facts: dict[str, Any],
     made: dict[str, dict[str, Any]],
-    sums: dict[str, str | None],
+    sums: Mapping[str, Sum],
 ) -> str | None:
     """Why what was made of ``path`` is not what would be made of it now."""
     if path in made:  # also where it is damaged now: what counts is how it was made
         return None if made[path]["sha256"] == facts["sha256"] else "made again since, otherwise"
     if path not in sums:  # a file of the user's, or made before there were records
         return None
-    return None if sums[path] == facts["sha256"] else "edited since"
+    found = sums[path]
+    if isinstance(found, OSError):
+        return _unreadable(found)
+    return None if found == facts["sha256"] else "edited since"
 
 
 def _without_record(results: Path, jobs: Sequence[Job]) -> Iterator[Path]:
@@ -252,9 +325,12 @@ def _without_record(results: Path, jobs: Sequence[Job]) -> Iterator[Path]:
 def _files_below(results: Path) -> Iterator[Path]:
     """The files in folders of results, sorted; without what is being written."""
     for folder, folders, names in os.walk(results):
-        folders[:] = sorted(name for name in folders if name not in _NO_RESULTS)
+        folders[:] = sorted(name for name in folders if name not in NO_RESULTS)
         yield from (Path(folder, name) for name in sorted(names) if name[0] != ".")
 
 
-def _may_be_of(fault: Fault, run: str) -> bool:
-    return run in fault.path.parts or run == "config"
+def _is_result(path: Path, results: Path) -> bool:
+    """Whether a rule made the file, and it may not be deleted freely as arrays may."""
+    if not path.is_relative_to(results) or _is_shard(path.name):
+        return False
+    return not NO_RESULTS.intersection(path.relative_to(results).parts)

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from hpaloc.classes import CHANNEL_STAINS, CHANNELS, CLASS_NAMES
 from hpaloc.figures import style as look
+from hpaloc.files import map_array
 from hpaloc.log import InputError
 
 WHITE_PERCENTILE = 99.8
@@ -41,7 +42,7 @@ def read_pixels(folder: str | Path, chosen: pd.DataFrame) -> list[np.ndarray]:
     for shard, row in zip(chosen["shard"], chosen["row"], strict=True):
         path = Path(folder) / f"shard_{shard:03d}.npy"
         try:
-            images.append(np.load(path, mmap_mode="r", allow_pickle=False)[row].copy())
+            images.append(map_array(path)[row].copy())
         except (OSError, ValueError, IndexError) as error:
             raise InputError(f"{path}: row {row} cannot be read ({error}).") from None
     return images
