@@ -160,8 +160,10 @@ def models(recipe, folds, file):
 
 def attempt_scaled(amount, at_most=4):
     """Memory (MB) or time (minutes) that grows with each attempt, as the last one may have run
-    out of it."""
-    return lambda wildcards, attempt: amount * min(attempt, at_most)
+    out of it. ``amount`` is a number, or a function of the wildcards."""
+    return lambda wildcards, attempt: min(attempt, at_most) * (
+        amount(wildcards) if callable(amount) else amount
+    )
 
 
 def prediction_json(wildcards):

@@ -2,6 +2,13 @@
 # Makes: <results>/thresholds/<recipe>.csv - for all classes and each class, raw and smoothed.
 
 
+def thresholds_mb(wildcards):
+    """MB for all folds and epochs together (benchmarks/scale.md): of an image 160 bytes an epoch,
+    twice while they are pooled, and 2,400 for the search."""
+    image_bytes = 2_400 + 320 * RECIPES[wildcards.recipe]["save_epochs"]
+    return 4_000 + int(image_count(TRAIN_SOURCE) * image_bytes / 1e6)
+
+
 rule find_thresholds:
     input:
         arrays=ancient(f"{arrays_folder(TRAIN_SOURCE)}/index.parquet"),
@@ -18,15 +25,7 @@ rule find_thresholds:
     conda:
         "../../envs/tables.yaml"
     resources:
-        # All folds and epochs together (benchmarks/scale.md): of an image 160 bytes an epoch, twice
-        # while they are pooled, and 2,400 for the search. Few nodes have three times as much.
-        mem_mb=lambda wildcards, attempt: min(attempt, 2)
-        * int(
-            4_000
-            + image_count(TRAIN_SOURCE)
-            * (2_400 + 320 * RECIPES[wildcards.recipe]["save_epochs"])
-            / 1e6
-        ),
+        mem_mb=attempt_scaled(thresholds_mb, at_most=2),  # few nodes have three times as much
     params:
         code=code_digest("find_thresholds"),
         folds=FOLDS,
