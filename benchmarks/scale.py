@@ -400,7 +400,7 @@ def report(
     of_paper = fold_disk(PAPER["train"], 10, validation_bytes)
     of_many = fold_disk(train, folds, validation_bytes)
     pooled = thresholds[f"{train:,} images"].memory * 1e3 / train
-    asked = 4_000 + train * (2_400 + 320 * SAVED_EPOCHS) / 1e6  # as workflow/rules/thresholds.smk
+    asked = 4_000 + train * (2_400 + 320 * SAVED_EPOCHS) / 1e6  # as workflow/rules/common.smk
     stored = [(name, f"{of_paper[name]:.2f}", f"{of_many[name]:.2f}") for name in of_many]
     return f"""# A million images
 

@@ -166,6 +166,13 @@ def attempt_scaled(amount, at_most=4):
     )
 
 
+def thresholds_mb(wildcards):
+    """MB for all folds and epochs together (benchmarks/scale.md): of an image 160 bytes an epoch,
+    twice while they are pooled, and 2,400 for the search."""
+    image_bytes = 2_400 + 320 * RECIPES[wildcards.recipe]["save_epochs"]
+    return 4_000 + int(image_count(TRAIN_SOURCE) * image_bytes / 1e6)
+
+
 def prediction_json(wildcards):
     """The part of a recipe that prediction reads; the rest of it is in the weights."""
     recipe = RECIPES[wildcards.recipe]

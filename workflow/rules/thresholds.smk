@@ -2,13 +2,6 @@
 # Makes: <results>/thresholds/<recipe>.csv - for all classes and each class, raw and smoothed.
 
 
-def thresholds_mb(wildcards):
-    """MB for all folds and epochs together (benchmarks/scale.md): of an image 160 bytes an epoch,
-    twice while they are pooled, and 2,400 for the search."""
-    image_bytes = 2_400 + 320 * RECIPES[wildcards.recipe]["save_epochs"]
-    return 4_000 + int(image_count(TRAIN_SOURCE) * image_bytes / 1e6)
-
-
 rule find_thresholds:
     input:
         arrays=ancient(f"{arrays_folder(TRAIN_SOURCE)}/index.parquet"),
