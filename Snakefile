@@ -41,3 +41,6 @@ rule all:
         rules.tables.input,
         rules.figures.input,
         rules.tabulate_provenance.output,
+
+
+rerun_for_missing_inputs(workflow.rules)

@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 
 import index_local
 from hpaloc.classes import CHANNELS
+from hpaloc.contents import read_contents, state_of
 from hpaloc.convert import convert_shard
 from hpaloc.files import sha256_of_file
 from hpaloc.grey_range import grey_range
 from hpaloc.images import plane_of_channel, read_planes, resize_area
 from hpaloc.index import read_index, root_of
 from hpaloc.label_table import read_labels
-from hpaloc.listing import listing_digest
 from hpaloc.local import index_folder, tile_starts
 from hpaloc.log import InputError
 
@@ -365,9 +365,6 @@ def test_the_program_writes_index_digest_and_settings(tmp_path, inputs_of):
     }
     index_local.main([word for option in options.items() for word in option])
 
-    def size(channel):
-        return (folder / f"a_{channel}.png").stat().st_size
-
     written = json.loads((out / "settings.json").read_text())
     assert written == {
         "kind": "local",
@@ -375,11 +372,13 @@ def test_the_program_writes_index_digest_and_settings(tmp_path, inputs_of):
         "root": str(folder),
         "simulated": False,
         "labelled": True,
-        "listing": {
-            "digest": listing_digest([(f"a_{c}.png", size(c)) for c in sorted(CHANNELS)]),
-            "files": 4,
-            "labels": sha256_of_file(settings["labels"]),
-        },
+        "listing": {"labels": sha256_of_file(settings["labels"])},
+    }
+    contents = read_contents(out / "contents.json")
+    assert contents.root == str(folder)
+    assert contents.files == {
+        f"a_{c}.png": (state_of(folder / f"a_{c}.png"), sha256_of_file(folder / f"a_{c}.png"))
+        for c in CHANNELS
     }
     assert inputs_of(out / "index.parquet") == {settings["labels"]}
     frame = read_index(out / "index.parquet")

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import logging
 import math
 import os
 import shlex
@@ -9,6 +10,7 @@ import sys
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
+from snakemake.logging import logger
 
 # Where this file lies: as a module of another workflow, `workflow.basedir` is that one's.
 PROJECT = Path(workflow.current_basedir.get_path_or_uri(secret_free=False)).parents[1]
@@ -21,10 +23,15 @@ from hpaloc.config import check_source, resolve, trained_folds
 from hpaloc.digest import code_digest
 from hpaloc.files import canonical_json, sha256_of_file
 from hpaloc.hpa.own_files import genes_files, selection_files
-from hpaloc.listing import list_files, list_images, listing_digest
 from hpaloc.log import InputError
 from hpaloc.provenance import SUFFIX, VARIABLE
 from hpaloc.run_description import describe_run
+from hpaloc.triggers import (
+    NOTHING_KNOWN,
+    status_of_competition,
+    status_of_folder,
+    status_of_list,
+)
 
 # `python` in a shell command is the one that runs Snakemake, from whatever PATH it was
 # started; an activated conda environment puts its own before it. `$HPALOC` is the folder of the
@@ -85,6 +92,12 @@ SHARDS_LISTED = 100
 # The competition's own numbers of images.
 KAGGLE_IMAGES = {"train": 31_072, "test": 11_702}
 
+# Only the process that plans reads changed files, which may take a while: jobs on nodes parse this
+# file too.
+IS_PLANNER = workflow.is_main_process
+logging.getLogger("hpaloc").addHandler(logging.StreamHandler())
+logging.getLogger("hpaloc").setLevel(logging.INFO if IS_PLANNER else logging.WARNING)
+
 
 wildcard_constraints:
     source="[A-Za-z0-9_-]+",
@@ -129,7 +142,7 @@ def image_count(source):
         return settings["images"]
     if settings["kind"] == "kaggle":
         return KAGGLE_IMAGES[settings["part"]]
-    return folder_listing(source)[0] / files_per_image(settings)
+    return status(source).files / files_per_image(settings)
 
 
 def shard_files(source, size=config["arrays"]["size"]):
@@ -191,6 +204,11 @@ def labelled_test(*files):
 def answer_sheets():
     sheets = config["evaluation"]["human_answers"]
     return [sheet[key] for sheet in sheets for key in ("answers", "truth") if sheet[key]]
+
+
+def answers_digest():
+    """Triggers also where another sheet was copied in with an older time, which Snakemake skips."""
+    return [file_digest(path) for path in answer_sheets()]
 
 
 def table(name, shows):
@@ -271,26 +289,61 @@ def pretrained_digest(wildcards):
 
 
 @functools.cache
-def folder_listing(source):
-    """Number of image files of a local source and the digest of their names and sizes.
+def status(source):
+    """What is known of the files of a source, and what of them has changed since it was indexed.
 
     Where the images are gone but were indexed, what was recorded then; where they are not there
-    yet, no digest (the job that indexes them says so).
+    yet, no token (the job that indexes them says so).
     """
     settings = config["sources"][source]
-    record = Path(f"{SOURCES}/{source}/raw/settings.json")
-    if Path(settings["folder"]).is_dir():
-        images = list_images(settings["folder"])
-        return len(images), listing_digest(images)
-    if record.is_file():
-        listing = json.loads(record.read_text(encoding="utf-8"))["listing"]
-        return listing["files"], listing["digest"]
-    if settings["images"] is None:
+    folder = Path(SOURCES, source)
+    if settings["kind"] == "kaggle":
+        return in_words(status_of_competition, folder, IS_PLANNER)
+    if settings["kind"] == "hpa" and settings["index"] != "atlas":
+        return in_words(status_of_list, Path(settings["index"]), folder, IS_PLANNER)
+    if settings["kind"] != "local":
+        return NOTHING_KNOWN
+    found = in_words(status_of_folder, settings, folder, IS_PLANNER)
+    if found.token is None and settings["images"] is None:
         raise WorkflowError(
             f"sources.{source}.folder: there is no folder {settings['folder']}. Put the images"
             " there, or name their folder. (make demo runs on simulated cells and needs no images.)"
         )
-    return 0, None
+    return found
+
+
+def report_changes(source):
+    """Say before any job what of a source's files has changed, and what that costs."""
+    changes = status(source).changes
+    if not IS_PLANNER or changes is None:
+        return
+    if changes:
+        logger.warning(f"sources.{source}: {changes} since it was indexed. {consequences(source)}")
+    elif changes.touched:
+        logger.info(
+            f"sources.{source}: {len(changes.touched)} files have new time stamps and the same"
+            " contents: nothing is made again for them."
+        )
+
+
+def consequences(source):
+    """What is made again of a source, in words."""
+    if source != TRAIN_SOURCE:
+        return "It is indexed and converted again, and predicted."
+    recipes = dict.fromkeys([*config["train"], *config["generations"]])
+    trained = [
+        f"{count} of recipe {recipe}"
+        for recipe in recipes
+        if (count := sum(Path(path).is_file() for path in models(recipe, FOLDS, "model.json")))
+    ]
+    if not trained:
+        return "It is indexed and converted again."
+    return (
+        "It is the training source: it is indexed, converted and divided into folds again, and every"
+        f" trained fold is trained again unless the arrays come out the same ({', '.join(trained)})."
+        " To keep the folds, stop now and put the files back as they were, or give the new files a"
+        " source of their own."
+    )
 
 
 def labels_digest(source):
@@ -301,7 +354,7 @@ def labels_digest(source):
     record = Path(f"{SOURCES}/{source}/raw/settings.json")
     if record.is_file():
         return json.loads(record.read_text(encoding="utf-8"))["listing"].get("labels")
-    if folder_listing(source)[1] is not None:
+    if status(source).token is not None:
         raise WorkflowError(
             f"sources.{source}.labels: there is no table {labels}. Name the CSV of the labels, or"
             " null where nothing is known."
@@ -343,24 +396,18 @@ def kaggle_test_source():
 
 
 def listed_index(source):
-    """A digest of the user's own list or folder of gene entries; None where the atlas is asked.
+    """Names the contents of the user's own list or folder of gene entries; None where the atlas is asked.
 
     What was recorded of it where it is gone.
     """
-    path = Path(config["sources"][source]["index"])
-    record = Path(f"{SOURCES}/{source}/atlas/listing.txt")
-    if str(path) == "atlas":
-        return None
-    if path.is_dir():
-        return listing_digest(list_files(path))
-    if path.is_file():
-        return file_digest(str(path))
-    if record.is_file():
-        return record.read_text(encoding="utf-8").strip()
-    raise WorkflowError(
-        f"sources.{source}.index: there is no {path}. Name a folder of gene entries, a CSV list, or"
-        " atlas to fetch the entries."
-    )
+    path = config["sources"][source]["index"]
+    token = status(source).token
+    if path != "atlas" and token is None:
+        raise WorkflowError(
+            f"sources.{source}.index: there is no {path}. Name a folder of gene entries, a CSV list,"
+            " or atlas to fetch the entries."
+        )
+    return token
 
 
 def selection_digest(source):
@@ -421,7 +468,8 @@ def entries_arguments(wildcards):
     if path == "atlas":
         entries = f"{SOURCES}/{wildcards.source}/atlas/entries.csv"
         return f"--entries {entries} --downloads {DOWNLOADS}/hpa"
-    return f"{'--list' if path.lower().endswith('.csv') else '--xml'} {shlex.quote(path)}"
+    form = "--list" if path.lower().endswith(".csv") else "--xml"
+    return f"{form} {shlex.quote(path)} --contents {listed_index(wildcards.source)}"
 
 
 def kept_apart_from(wildcards):
@@ -441,12 +489,38 @@ def files_per_image(settings):
 for name in sources_used():
     record = Path(f"{SOURCES}/{name}/raw/settings.json")
     in_words(check_source, name, source_settings(name), record)
+    report_changes(name)
     if config["sources"][name]["kind"] == "local":
-        folder_listing(name)
         labels_digest(name)
     if config["sources"][name]["kind"] == "hpa":
         genes_digest(name)
         selection_digest(name)
+
+
+def rerun_for_missing_inputs(rules):
+    """Give every rule a parameter that triggers it where one of its inputs is missing.
+
+    Snakemake forgets why a job had to run when that job fails: its outputs are deleted, and what was
+    made of the old ones counts as up to date from then on (snakemake/snakemake#2966). With this the
+    next run makes all of it again. Inputs that are ancient do not count: arrays may be deleted once
+    they were used, and all others come with a digest.
+    """
+
+    def missing_inputs(reader):
+        def missing(wildcards):
+            inputs, *_ = reader.expand_input(dict(wildcards.items()))
+            absent = [file for file in inputs if not file.is_ancient and not os.path.exists(file)]
+            if not absent:
+                # Asked again as the job starts: what is stored of it must be this, not what the
+                # plan said, which Snakemake has in a cache.
+                workflow.persistence._params.cache_clear()
+            return absent
+
+        return missing
+
+    for reader in rules:
+        if reader.output:
+            reader.set_params(missing_inputs=missing_inputs(reader))
 
 
 def trained_jobs():

@@ -38,6 +38,8 @@ rule fetch_kaggle:
     params:
         code=code_digest("fetch_kaggle"),
         settings=lambda wildcards: canonical_json(source_settings(wildcards.source)),
+        # The user's own files are not inputs: where they are gone, what was made of them stays.
+        contents=lambda wildcards: status(wildcards.source).token,
         downloads=f"{DOWNLOADS}/kaggle",
     shell:
         "python $HPALOC/fetch_kaggle.py --settings {params.settings:q}"
@@ -67,9 +69,10 @@ rule index_kaggle:
     params:
         code=code_digest("index_kaggle"),
         settings=lambda wildcards: canonical_json(source_settings(wildcards.source)),
+        contents=lambda wildcards: status(wildcards.source).token,
     shell:
         "python $HPALOC/index_kaggle.py --name {wildcards.source} --settings {params.settings:q}"
-        " --files {input.files} --index {output.index} --digest {output.digest}"
+        " --files {input.files} --contents {params.contents} --index {output.index} --digest {output.digest}"
         " --settings-out {output.settings} --workers {threads} > {log} 2>&1"
 
 
@@ -150,7 +153,6 @@ rule index_hpa:
         index=f"{ATLAS}/index.parquet",
         digest=f"{ATLAS}/index.sha256",
         left_out=f"{ATLAS}/left_out.csv",
-        listing=f"{ATLAS}/listing.txt",
     log:
         f"{SOURCES}/{{source}}/logs/index_hpa.log",
     benchmark:
@@ -166,13 +168,12 @@ rule index_hpa:
     params:
         code=code_digest("index_hpa"),
         bad_entries=lambda wildcards: config["sources"][wildcards.source]["bad_entries"],
-        # The user's own list is no input: where it is gone, what was made of it stays.
-        listing=lambda wildcards: listed_index(wildcards.source),
+        # The user's own list is not an input: where it is gone, what was made of it stays.
         read=entries_arguments,
     shell:
         "python $HPALOC/index_hpa.py {params.read} --bad-entries {params.bad_entries}"
         " --index {output.index} --digest {output.digest} --left-out {output.left_out}"
-        " --listing {params.listing} --listing-out {output.listing} --workers {threads} > {log} 2>&1"
+        " --workers {threads} > {log} 2>&1"
         # Snakemake shows the logs of failed jobs only.
         " && {{ grep WARNING {log} >&2 || true; }}"
 

@@ -50,12 +50,12 @@ rule index_local:
     params:
         code=code_digest("index_local"),
         settings=lambda wildcards: canonical_json(source_settings(wildcards.source)),
-        # The folder is no input (too many files): another listing or label table is the trigger.
-        listing=lambda wildcards: folder_listing(wildcards.source)[1],
+        # The folder is not an input (too many files): other contents or labels are the trigger.
+        contents=lambda wildcards: status(wildcards.source).token,
         labels=lambda wildcards: labels_digest(wildcards.source),
     shell:
         "python $HPALOC/index_local.py --name {wildcards.source} --settings {params.settings:q}"
-        " --index {output.index} --digest {output.digest} --settings-out {output.settings}"
-        " --workers {threads} > {log} 2>&1"
+        " --contents {params.contents} --index {output.index} --digest {output.digest}"
+        " --settings-out {output.settings} --workers {threads} > {log} 2>&1"
         # Snakemake shows the logs of failed jobs only.
         " && {{ grep WARNING {log} >&2 || true; }}"

@@ -58,6 +58,7 @@ rule tabulate_human_vs_machine:
         fold_number=FOLDS[0],
         strategy=config["thresholds"]["strategy"],
         answers=canonical_json(config["evaluation"]["human_answers"]),
+        answers_digest=answers_digest(),
     shell:
         "python $HPALOC/tabulate_human_vs_machine.py --arrays {input.arrays}"
         " --fold {params.fold_number} --fold-predictions {input.fold} --mean {input.mean}"

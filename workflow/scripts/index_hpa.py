@@ -1,13 +1,16 @@
 """Lists the images that entries of the atlas name, labelled by the paper's rule."""
 
 import argparse
+from pathlib import Path
 
-from hpaloc.files import write_csv, write_text
+from hpaloc.contents import FILE_NAME, Contents, sums_of_files, write_contents
+from hpaloc.files import write_csv
 from hpaloc.hpa.atlas import write_atlas
 from hpaloc.hpa.image_list import read_image_list
 from hpaloc.hpa.walk import walk_fetched, walk_folder
 from hpaloc.log import run_program
 from hpaloc.provenance import record
+from hpaloc.triggers import list_states
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -23,14 +26,16 @@ def main(argv: list[str] | None = None) -> None:
     )  # fmt: skip
     parser.add_argument("--index", required=True, help="out: list of the images (Parquet)")
     parser.add_argument("--digest", help="out: sha256 of the list")
-    parser.add_argument("--listing", help="digest of the user's own list, to be kept")
-    parser.add_argument("--listing-out", help="out: that digest")
+    parser.add_argument("--contents", help="name of what the user's own list holds, to be kept")
     parser.add_argument("--left-out", help="out: files that are no gene entries, and why (CSV)")
     parser.add_argument("--workers", type=int, default=1, help="processes that read entries")
     arguments = parser.parse_args(argv)
     if arguments.entries and not arguments.downloads:
         parser.error("--entries needs --downloads")
 
+    own = arguments.xml or arguments.list
+    # Before anything is read: what changes meanwhile differs from it afterwards.
+    states = list_states(own) if own and arguments.contents else {}
     if arguments.list:
         images, left_out = read_image_list(arguments.list, arguments.bad_entries)
     elif arguments.xml:
@@ -42,12 +47,12 @@ def main(argv: list[str] | None = None) -> None:
     write_atlas(images, arguments.index, arguments.digest)
     if arguments.left_out:
         write_csv(left_out, arguments.left_out)
-    if arguments.listing_out:
-        write_text(f"{arguments.listing}\n", arguments.listing_out)
-    record(
-        arguments,
-        [arguments.index, arguments.digest, arguments.left_out, arguments.listing_out],
-    )
+    token = vars(arguments).pop("contents")  # holds times, as no record does
+    record(arguments, [arguments.index, arguments.digest, arguments.left_out])
+    if states:
+        sums = sums_of_files(own, states, arguments.workers)
+        files = {name: (state, sums[name]) for name, state in states.items()}
+        write_contents(Path(arguments.index).with_name(FILE_NAME), Contents(token, own, files))
 
 
 if __name__ == "__main__":

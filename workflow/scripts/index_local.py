@@ -3,9 +3,10 @@
 import argparse
 import json
 
+from hpaloc.contents import write_contents_of_index
 from hpaloc.files import sha256_of_file, write_json
 from hpaloc.index import write_index
-from hpaloc.listing import list_images, listing_digest
+from hpaloc.listing import image_states
 from hpaloc.local import index_folder
 from hpaloc.log import run_program
 from hpaloc.provenance import record
@@ -15,6 +16,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--name", required=True, help="name of the source")
     parser.add_argument("--settings", required=True, help="settings of the source, JSON")
+    parser.add_argument("--contents", default="", help="name of what the folder holds, to be kept")
     parser.add_argument("--index", required=True, help="out: index of the images (Parquet)")
     parser.add_argument("--digest", required=True, help="out: sha256 of the index")
     parser.add_argument("--settings-out", required=True, help="out: settings as resolved (JSON)")
@@ -22,8 +24,9 @@ def main(argv: list[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
 
     settings = json.loads(arguments.settings)
+    # Before anything is read: what changes meanwhile differs from it afterwards.
+    states = image_states(settings["folder"])
     frame = index_folder(arguments.name, settings, arguments.workers)
-    images = list_images(settings["folder"])
     labels = settings["labels"]
     resolved = {
         "kind": "local",
@@ -31,17 +34,15 @@ def main(argv: list[str] | None = None) -> None:
         "root": settings["folder"],
         "simulated": False,
         "labelled": labels is not None,
-        # What the Snakefile compares, also once images and labels themselves are gone.
-        "listing": {
-            "files": len(images),
-            "digest": listing_digest(images),
-            "labels": sha256_of_file(labels) if labels else None,
-        },
+        # What the Snakefile compares once the table itself is gone.
+        "listing": {"labels": sha256_of_file(labels) if labels else None},
     }
     write_json(resolved, arguments.settings_out)
     write_index(frame, arguments.index, arguments.digest)
     outputs = [arguments.index, arguments.digest, arguments.settings_out]
+    token = vars(arguments).pop("contents")  # holds times, as no record does
     record(arguments, outputs, also_read=[labels])
+    write_contents_of_index(frame, states, token, settings["folder"], arguments.index)
 
 
 if __name__ == "__main__":

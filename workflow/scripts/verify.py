@@ -46,8 +46,13 @@ def main(argv: list[str] | None = None) -> None:
         print(f"{path}: deleted, with the record of its making")
     for fault in found.damaged:
         print(f"{fault.path}: {fault.what}")
-    for job, path, why in found.stale:
-        print(f"{job.target}: made of {path}, which was {why}")
+    for (job, why), paths in stale_by_job(found).items():
+        print(f"{job.target}: made of {some_of(paths)}, which was {why}")
+    for job, path in found.spoilt:
+        print(
+            f"{path}: not as it was fetched. Delete it and {Path(job.target).parents[1]}, and run"
+            " Snakemake again: it is fetched once more"
+        )
     free = freely_deleted(found)
     for job, faults in free.items():
         print(
@@ -65,6 +70,7 @@ def main(argv: list[str] | None = None) -> None:
         found.damaged
         or found.stale
         or found.gone
+        or found.spoilt
         or any(not f.is_free for _, f in all_faults(found))
     ):
         sys.exit(1)
@@ -74,6 +80,14 @@ def main(argv: list[str] | None = None) -> None:
 
 def all_faults(found: Findings) -> list[tuple[Job, Fault]]:
     return [(job, fault) for job, faults in found.faults.items() for fault in faults]
+
+
+def stale_by_job(found: Findings) -> dict[tuple[Job, str], list[str]]:
+    """The files that a job was made of and that have changed since, by job and reason."""
+    paths: dict[tuple[Job, str], list[str]] = {}
+    for job, path, why in found.stale:
+        paths.setdefault((job, why), []).append(path)
+    return paths
 
 
 def in_words(fault: Fault, job: Job) -> str:

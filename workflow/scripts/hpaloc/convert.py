@@ -152,9 +152,8 @@ def index_arrays(
         )
         raise InputError(
             f"{quarantine}: {len(bad)} of {len(placed)} images cannot be used:{first}\n"
-            "Mend or remove these files and run again (where a mended file is as long as before,"
-            " delete the source's raw/index.parquet first), or set the config's arrays.quarantine"
-            " to leave_out to go on without them."
+            "Fix or remove these files and run again, or set the config's arrays.quarantine to"
+            " leave_out to continue without them."
             if policy == "stop"
             else f"{quarantine}: none of the {len(placed)} images can be used:{first}"
         )

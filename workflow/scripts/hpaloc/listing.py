@@ -1,4 +1,4 @@
-"""What lies in a folder of images, told from names and sizes alone: quick enough for planning."""
+"""What lies in a folder of images, told from its directories alone: quick enough for planning."""
 
 import hashlib
 import os
@@ -6,11 +6,34 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from hpaloc.classes import CHANNELS
 from hpaloc.log import InputError
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".npy")
+
+
+class FileState(NamedTuple):
+    """What can be known of a file without reading it: size, times of its last changes in ns.
+
+    ``changed_ns`` is the inode's time of change, which no program can set: it differs also where a
+    copy has brought its older time of modification along.
+    """
+
+    bytes: int
+    modified_ns: int
+    changed_ns: int
+
+
+def image_states(folder: str | Path) -> dict[str, FileState]:
+    """The state of each image file below ``folder`` (see list_images), by its relative path."""
+    return {name: state for name, state in file_states(folder).items() if _is_image(name)}
+
+
+def file_states(folder: str | Path) -> dict[str, FileState]:
+    """The same of every file, whatever its ending."""
+    return dict(sorted(_files(str(folder))))
 
 
 def list_images(folder: str | Path) -> list[tuple[str, int]]:
@@ -24,15 +47,12 @@ def list_images(folder: str | Path) -> list[tuple[str, int]]:
 
 def list_files(folder: str | Path) -> list[tuple[str, int]]:
     """The same of every file, whatever its ending."""
-    return sorted(
-        (path.relative_to(folder).as_posix(), path.stat().st_size if path.exists() else 0)
-        for path in _files(folder)
-    )
+    return [(name, state.bytes) for name, state in file_states(folder).items()]
 
 
 def other_endings(folder: str | Path) -> Counter[str]:
     """How many files of each other ending (in lower case) lie below ``folder``."""
-    names = (path.name.lower() for path in _files(folder))
+    names = (Path(name).name.lower() for name, _ in _files(str(folder)))
     return Counter(Path(name).suffix for name in names if not _is_image(name))
 
 
@@ -61,17 +81,34 @@ def pattern_regex(pattern: str, channels: dict[str, str]) -> re.Pattern:
     return re.compile("".join(regex.get(part, re.escape(part)) for part in parts))
 
 
-def _files(folder: str | Path) -> Iterator[Path]:
+def _files(folder: str) -> Iterator[tuple[str, FileState]]:
     """All files below ``folder`` that are not hidden, nor in hidden folders."""
-    seen = set()
-    for parent, folders, names in os.walk(folder, followlinks=True):
-        here = os.path.realpath(parent)
+    waiting, seen = [(folder, "")], set()
+    while waiting:
+        path, prefix = waiting.pop()
+        here = os.path.realpath(path)
         if here in seen:  # a link to a folder above would go round for ever
-            folders.clear()
             continue
         seen.add(here)
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield from (Path(parent, name) for name in names if not name.startswith("."))
+        try:
+            entries = list(os.scandir(path))
+        except OSError as error:
+            raise InputError(f"{path}: the folder cannot be read ({error.strerror}).") from error
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir():
+                waiting.append((entry.path, f"{prefix}{entry.name}/"))
+                continue
+            try:
+                about = entry.stat()
+            except OSError:  # a link that leads nowhere
+                yield f"{prefix}{entry.name}", FileState(0, 0, 0)
+            else:
+                yield (
+                    f"{prefix}{entry.name}",
+                    FileState(about.st_size, about.st_mtime_ns, about.st_ctime_ns),
+                )
 
 
 def listing_digest(images: list[tuple[str, int]]) -> str:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import pyarrow.parquet as pq
 
 from hpaloc.classes import CHANNELS
+from hpaloc.contents import FILE_NAME, read_contents, sum_of_file
 from hpaloc.files import sha256_of_file
 from hpaloc.log import Progress
 from hpaloc.provenance import (
@@ -23,6 +24,7 @@ from hpaloc.provenance import (
 )
 
 DELETED, TRUNCATED, EDITED = "deleted", "truncated", "edited"
+EDITED_SINCE = "edited since"
 
 # What the unnamed run is called in records.
 UNNAMED = "config"
@@ -58,13 +60,15 @@ class Job:
 
 class Findings(NamedTuple):
     """``faults`` by job, ``stale`` (job, input, why), ``gone`` inputs, deleted with the record of
-    their making, by a job that read them, ``damaged`` records, files ``without`` a record."""
+    their making, by a job that read them, ``damaged`` records, files ``without`` a record, and
+    fetched images that are not as they were fetched (``spoilt``: job, image)."""
 
     faults: dict[Job, list[Fault]]
     stale: list[tuple[Job, str, str]]
     gone: dict[str, Job]
     damaged: list[Fault]
     without: list[Path]
+    spoilt: list[tuple[Job, str]]
     jobs: list[Job]
     files: int
 
@@ -109,6 +113,16 @@ def verify(results: Path, run: str | None, threads: int) -> Findings:
         for path, facts in job.about["inputs"].items()
         if (why := _stale(path, facts, made, sums))
     ]
+    raw = {job: dict(_raw_files_of(job)) for job in jobs}
+    of_raw = _sums_of_raw(
+        {path: sum_ for listed in raw.values() for path, sum_ in listed.items()}, threads
+    )
+    stale += [
+        (job, path, why)
+        for job, path, why in _edited(raw, of_raw)
+        if not _is_fetched(path, results)
+    ]
+    spoilt = [(job, path) for job, path, _ in _edited(raw, of_raw) if _is_fetched(path, results)]
     gone = {
         path: job
         for job in jobs
@@ -120,7 +134,8 @@ def verify(results: Path, run: str | None, threads: int) -> Findings:
     for path, facts in configs.items():
         if what := _compared(path, facts, sums_of_configs):
             damaged.append(Fault(Path(path), what))
-    return Findings(faults, stale, gone, damaged, without, jobs, len({*made, *configs}))
+    files = len({*made, *configs, *of_raw})
+    return Findings(faults, stale, gone, damaged, without, spoilt, jobs, files)
 
 
 def read_records(results: Path) -> tuple[list[Job], list[Fault]]:
@@ -159,9 +174,10 @@ def repairs(findings: Findings) -> list[tuple[Job, list[str]]]:
     broken = {job for job, faults in findings.faults.items() if not all(f.is_free for f in faults)}
     broken |= {job for job, _, _ in findings.stale}
     above = _above(findings.jobs)
-    # What is measured comes out otherwise, so that what was made of it must follow.
-    measured = {job for job in broken if not job.about["repeatable"]}
-    broken |= {job for job in findings.jobs if above[job] & measured}
+    # What is measured, or made of an edited file, comes out otherwise: what was made of it follows.
+    differs = {job for job in broken if not job.about["repeatable"]}
+    differs |= {job for job, _, why in findings.stale if why == EDITED_SINCE}
+    broken |= {job for job in findings.jobs if above[job] & differs}
     in_order = sorted(broken, key=lambda job: len(above[job]))
     like = _configured_like(findings, in_order, above)
     level: dict[Job, int] = {}
@@ -247,6 +263,64 @@ def _images_of(job: Job) -> Iterator[tuple[str, dict[str, Any]]]:
             yield path, {"bytes": size, "sha256": sha256}
 
 
+def _raw_files_of(job: Job) -> Iterator[tuple[str, str]]:
+    """The files that a source was made of, with their sums (see hpaloc.contents.sum_of_file).
+
+    They are the user's own, or were fetched; those that are gone may be.
+    """
+    for index in (
+        Path(path) for path in job.about["outputs"] if Path(path).name == "index.parquet"
+    ):
+        contents = read_contents(index.with_name(FILE_NAME))
+        if contents is not None:
+            listed = [(contents.path(name), sum_) for name, (_, sum_) in contents.files.items()]
+        elif job.about["program"] == "collect_hpa_images" and index.is_file():
+            settings = json.loads(index.with_name("settings.json").read_text(encoding="utf-8"))
+            table = pq.read_table(index)
+            columns = ([f"path_{channel}", f"sha256_{channel}"] for channel in CHANNELS)
+            pairs = (
+                zip(*(table[name].to_pylist() for name in two), strict=True) for two in columns
+            )
+            listed = [(f"{settings['root']}/{name}", sum_) for two in pairs for name, sum_ in two]
+        else:
+            continue
+        yield from ((path, sum_) for path, sum_ in listed if sum_ and os.path.isfile(path))
+
+
+def _sums_of_raw(files: Mapping[str, str], threads: int) -> dict[str, str | OSError]:
+    """The sum of each of ``files``, or why it cannot be read."""
+
+    def sum_of(path: str) -> str | OSError:
+        try:
+            return sum_of_file(path)
+        except OSError as error:
+            return error
+
+    progress = Progress("compared", len(files), "raw files")
+    sums = {}
+    with ThreadPoolExecutor(threads) as executor:
+        for path, found in zip(files, executor.map(sum_of, files), strict=True):
+            sums[path] = found
+            progress.add()
+    return sums
+
+
+def _edited(
+    raw: Mapping[Job, Mapping[str, str]], sums: Mapping[str, str | OSError]
+) -> Iterator[tuple[Job, str, str]]:
+    for job, listed in raw.items():
+        for path, expected in listed.items():
+            found = sums[path]
+            if isinstance(found, OSError):
+                yield job, path, _unreadable(found)
+            elif found != expected and path not in job.about["inputs"]:
+                yield job, path, EDITED_SINCE
+
+
+def _is_fetched(path: str, results: Path) -> bool:
+    return Path(path).is_relative_to(results / "downloads")
+
+
 def _sums(files: dict[str, dict[str, Any] | None], threads: int) -> dict[str, Sum]:
     """The sum of every file that is there."""
     there = [path for path in files if os.path.isfile(path)]
@@ -308,7 +382,7 @@ def _stale(
     found = sums[path]
     if isinstance(found, OSError):
         return _unreadable(found)
-    return None if found == facts["sha256"] else "edited since"
+    return None if found == facts["sha256"] else EDITED_SINCE
 
 
 def _without_record(results: Path, jobs: Sequence[Job]) -> Iterator[Path]:
@@ -318,7 +392,7 @@ def _without_record(results: Path, jobs: Sequence[Job]) -> Iterator[Path]:
     for path in _files_below(results):
         if raw.intersection(path.parents):  # its images are compared by the index
             continue
-        if path not in known and not path.name.endswith((SUFFIX, ".html")):
+        if path not in known and not path.name.endswith((SUFFIX, ".html", FILE_NAME)):
             yield path
 
 
