@@ -280,7 +280,7 @@ def folder_listing(source):
     settings = config["sources"][source]
     record = Path(f"{SOURCES}/{source}/raw/settings.json")
     if Path(settings["folder"]).is_dir():
-        images = list_images(settings["folder"])
+        images = list_images(settings["folder"], settings["ignore"])
         return len(images), listing_digest(images)
     if record.is_file():
         listing = json.loads(record.read_text(encoding="utf-8"))["listing"]

@@ -23,7 +23,7 @@ def main(argv: list[str] | None = None) -> None:
 
     settings = json.loads(arguments.settings)
     frame = index_folder(arguments.name, settings, arguments.workers)
-    images = list_images(settings["folder"])
+    images = list_images(settings["folder"], settings["ignore"])
     labels = settings["labels"]
     resolved = {
         "kind": "local",
