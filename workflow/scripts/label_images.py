@@ -86,7 +86,7 @@ def main(argv: list[str] | None = None) -> None:
         "incomplete": "stop" if args.damaged == "stop" else "quarantine",
     }
     files = find_images(args.images, settings["pattern"], settings["channels"], args.ignore)
-    complete(files, args.images, settings)
+    complete(files, args.images, settings, "give --damaged leave_out to label the others")
 
     loaded = [load_network(*pair) for pair in zip(args.weights, args.models, strict=True)]
     recipe = loaded[0][1]["recipe"] | {"batch_size": args.batch_size}

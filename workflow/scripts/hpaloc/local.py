@@ -88,8 +88,8 @@ def find_images(
     """
     if not folder.is_dir():
         raise InputError(
-            f"{folder}: there is no such folder of images. Put them there, or name their folder in"
-            " the configuration."
+            f"{folder}: there is no such folder of images. Put them there, or name the folder where"
+            " they are."
         )
     regex = pattern_regex(pattern, channels)
     channel_of = {nfc(text): channel for channel, text in channels.items()}
@@ -204,10 +204,16 @@ def tile_starts(length: int, tile: int) -> list[int]:
     return [k * (length - tile) // (count - 1) for k in range(count)]
 
 
-def complete(files: dict[str, list[str]], folder: Path, settings: dict) -> None:
+def complete(
+    files: dict[str, list[str]],
+    folder: Path,
+    settings: dict,
+    otherwise: str = "set incomplete to quarantine",
+) -> None:
     """Refuses missing channel files, or fills in the names that are expected for them.
 
-    ``files`` of ``find_images``; reads ``channels``, ``pattern`` and ``incomplete``.
+    ``files`` of ``find_images``; reads ``channels``, ``pattern`` and ``incomplete``. ``otherwise``
+    says how to go on without these images.
     """
     texts = settings["channels"]
     for k, channel in enumerate(CHANNELS):
@@ -225,7 +231,7 @@ def complete(files: dict[str, list[str]], folder: Path, settings: dict) -> None:
     if settings["incomplete"] == "stop":
         raise InputError(
             f"{folder}: {len(missing)} channel files are missing: {named}. Add them, remove the"
-            " other files of these images, or set incomplete to quarantine."
+            f" other files of these images, or {otherwise}."
         )
     _log.warning("%s: %d channel files are missing: %s", folder, len(missing), named)
     regex = pattern_regex(settings["pattern"], texts)
@@ -256,7 +262,7 @@ def _labelled(
             first, second = second, first
         message = f"{first}: {len(lacking)} {what} have no {other} {second}: {some_of(lacking)}"
         if settings[key] == "stop":
-            raise InputError(f"{message}. Mend the table, or set {key} to leave_out.")
+            raise InputError(f"{message}. Fix the table, or set {key} to leave_out.")
         _log.warning("%s; left out", message)
     return both
 

@@ -114,8 +114,8 @@ def paper_images(atlas: pd.DataFrame) -> pd.DataFrame:
             "walk: paper: this is not the paper's walk, so its numbers name other images: "
             + "; ".join(faults)
             + ". Every gene of release 18's subcellular_location.tsv is needed: see left_out.csv"
-            " beside the index for entries that are missing, remove damaged ones from the"
-            " downloads so that they are fetched again, or choose walk: all."
+            " beside the index for entries that are missing, replace damaged ones (those that are"
+            " removed from the downloads are fetched again), or choose walk: all."
         )
     return images
 
