@@ -65,10 +65,10 @@ def keys_for(path: Path) -> dict[tuple, dict]:
     kinds = {kind for place, kind in OF_KIND.items() if place in path.as_posix()}
     kinds = kinds or {"hpa", "kaggle", "local", "simulated"}
     found = dict(keys_of(schema, schema))
-    found["sources", "{…}", "kind"] = schema["$defs"]["source"]["properties"]["kind"]
     for part, place in [*((kind, "sources") for kind in kinds), ("recipe", "recipes")]:
         for key, value in keys_of(schema["$defs"][part], schema):
             found[(place, "{…}", *key)] = value
+    found["sources", "{…}", "kind"] = schema["$defs"]["source"]["properties"]["kind"]
     return found
 
 

@@ -36,7 +36,7 @@ class Advice(NamedTuple):
 
 NAME_COLUMNS = Advice("Name it as columns.{key}.", "Name one as columns.{key}.")
 RENAME_COLUMNS = Advice(
-    "The first line must be a header: rename the column of it to {name}.",
+    "The first line must be a header; rename the column of the {key} to {name}.",
     "Rename or remove all but one of them.",
 )
 
