@@ -48,6 +48,7 @@ RENDERED = {
 ATLAS = {
     "pattern": "{id}_{channel}",
     "channels": {channel: channel for channel in CHANNELS},
+    "ignore": [],
     "stack_order": list(CHANNELS),
     "incomplete": "stop",
     "labels": None,

@@ -6,7 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
+from workspace import Workspace, copy_project
 
 
 def test_the_paper_trains_ten_folds_and_its_generations_once(fresh):
@@ -188,8 +191,13 @@ def test_a_source_without_labels_is_predicted_and_not_evaluated(fresh):
         ({"recipes": {"tiny": {"batch_sise": 3}}}, "Did you mean 'batch_size'?"),
         ({"test_source": "tiny_train"}, "test data must never be trained on"),
         (
-            {"test_source": "mine", "sources": {"mine": {"kind": "local", "folder": "nowhere"}}},
-            "there is no folder nowhere",
+            {"test_source": "mine", "sources": {"mine": {"kind": "local", "folder": "~/nowhere"}}},
+            f"there is no folder {Path.home()}/nowhere",
+        ),
+        ({"sources": {"tiny_train": {"imbalance": None}}}, "sources.tiny_train.imbalance: null is"),
+        (
+            {"sources": {1: {"kind": "local", "folder": "x"}}},
+            "sources: the key 1 is a number to YAML",
         ),
     ],
 )
@@ -199,6 +207,49 @@ def test_impossible_configurations_are_refused_in_words(fresh, changes, said):
     assert done.returncode != 0
     assert said in done.stdout + done.stderr
     assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_pictures_that_are_no_images_of_their_own_are_not_counted(fresh):
+    folder = fresh.path / "mine"
+    folder.mkdir()
+    for name in ("a", "b", "c_thumb", "d_thumb"):
+        for channel in ("red", "green", "blue", "yellow"):
+            (folder / f"{name}_{channel}.png").write_bytes(b"x")
+    mine = {"kind": "local", "folder": "mine"}
+    fresh.configure(
+        {"test_source": "mine", "sources": {"mine": mine}, "arrays": {"images_per_shard": 1}}
+    )
+    assert fresh.planned("arrays")["convert_shard"] == 72 + 2
+    fresh.configure({"sources": {"mine": {"ignore": []}}})
+    assert fresh.planned("arrays")["convert_shard"] == 72 + 4
+
+
+def test_braces_in_the_path_of_the_workflow_are_refused_in_words(tmp_path):
+    done = copy_project(tmp_path / "a{b}c").run("-n")
+    assert done.returncode != 0
+    assert "a{b}c, holds '{' and '}', which Snakemake" in done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_other_letters_in_paths_are_taken_as_they_are(tmp_path):
+    odd = """it's a "folder" {b} $HOME;x"""
+    workspace = copy_project(tmp_path / "my 'project' $x & y")
+    folder = tmp_path / odd
+    folder.mkdir()
+    for k, channel in enumerate(("red", "green", "blue", "yellow")):
+        plane = np.random.default_rng(k).integers(0, 255, (40, 40), np.uint8)
+        cv2.imwrite(str(folder / f"a_{channel}.png"), plane)
+    (folder / "labels.csv").write_text("Id;Target\na;Cytosol\n")
+    mine = {"kind": "local", "folder": str(folder), "labels": str(folder / "labels.csv")}
+    workspace.configure({"test_source": "mine", "sources": {"mine": mine}})
+    done = workspace.run("--cores", "1", "results/sources/mine/arrays_64/index.parquet")
+    assert done.returncode == 0, done.stdout + done.stderr
+    # From elsewhere the commands would hold the odd path.
+    snakefile = ["-s", str(workspace.path / "Snakefile"), "-n"]
+    files = [str(workspace.path / f"config/{name}.yaml") for name in ("demo", "tiny")]
+    done = Workspace(tmp_path).run(*snakefile, overlay=files)
+    assert done.returncode != 0
+    assert "or run it from there" in done.stdout + done.stderr
 
 
 def test_a_source_made_with_other_settings_is_refused(fresh):

@@ -65,27 +65,27 @@ def test_a_spreadsheets_file_is_read(tmp_path):
 @pytest.mark.parametrize(
     ("content", "line", "value"),
     [
-        ("", 1, "no rows"),
-        ("Id,Predicted\n", 1, "no rows"),
-        ("Id,Target\na,0\n", 1, "'Id,Target'"),
-        ("a,0\nb,1\n", 1, "'a,0'"),
+        ("Id,Target\na,0\n", 1, "the columns are Id, Target. "),
+        ("Image,Names\na,0\n", 1, "no column predicted or"),
+        ("a,0\nb,1\n", 1, "the columns are a, 0. The first line must be a header"),
+        ("Id,Predicted,Answer\na,0,1\n", 1, "Predicted, Answer may all be the labels. Rename"),
         ("Id,Predicted\na,0\nb,28\n", 3, "'28'"),
         ("Id,Predicted\na,0\nb,-1\n", 3, "'-1'"),
-        ("Id,Predicted\na,0\nb,1;2\n", 3, "'1;2'"),
-        ("Id,Predicted\na,0\nb,Nucleoli\n", 3, "'Nucleoli'"),
+        ("Id,Predicted\na,0\nb,Nucleolus\n", 3, "'Nucleolus'"),
         ("Id,Predicted\na,0\nb,1.0\n", 3, "'1.0'"),
         pytest.param("Id,Predicted\na," + "1" * 5000 + "\n", 2, "'1111", id="endless number"),
         ("Id,Predicted\na,0\nb,1 1\n", 3, "'1 1'"),
         ("Id,Predicted\na,0\nb,1\na,2\n", 4, "'a'"),
         ("Id,Predicted\na,0\nb\n", 3, "'b'"),
         ("Id,Predicted\na,0\nb,1,2\n", 3, "'b,1,2'"),
-        ("Id,Predicted\na,0\n\nb,1\n", 3, "0 fields"),
-        ("Id,Predicted\na,0\n,1\n", 3, "',1'"),
+        ("Id,Predicted\na,0\n\n,1\n", 4, "no image id"),
+        ("sep=;\nId;Predicted\na;0\nb;28\n", 4, "'28'"),
         ('Id,Predicted\na,0\nb,"1\n', 3, "not a row"),
         ('Id,Predicted\n"a\nb",0\nc,99\n', 4, "'99'"),
         ("Id,Predicted\na,0\nb\x0bc,99\n", 3, "'99'"),
         (b"Id,Predicted\na,0\nb\xe9,1\n", 3, "xe9"),
-        ("Id,Predicted\na,0\n".encode("utf-16"), 1, "UTF-8"),
+        ("Id,Predicted\na,0\nb,28\n".encode("utf-16"), 3, "'28'"),
+        ("Id,Predicted\na,0\n".encode("utf-16-le"), 1, "UTF-16 without a byte-order mark"),
     ],
 )
 def test_a_malformed_sheet_is_refused_with_file_line_and_value(tmp_path, content, line, value):
@@ -96,8 +96,24 @@ def test_a_malformed_sheet_is_refused_with_file_line_and_value(tmp_path, content
     assert f"{path}, line {line}:" in message and value in message
 
 
+@pytest.mark.parametrize(
+    ("content", "said"), [("", "an empty table"), ("Id,Predicted\n", "a header and no rows")]
+)
+def test_a_sheet_without_rows_is_refused(tmp_path, content, said):
+    with pytest.raises(InputError, match=f"answers.csv: {said}"):
+        read_sheet(sheet(tmp_path, "answers.csv", content), ANSWERS)
+
+
+def test_the_labels_of_the_programs_own_table_are_scored(tmp_path):
+    labels = "Id,Predicted,Names\nb,16 0,Cytokinetic bridge;Nucleoplasm\na,,\nc,7,Golgi apparatus\n"
+    truth = "Id;Target\na;25\nb;Nucleoplasm|Cytokinetic bridge\nc;7\n"
+    ours = score(tmp_path, truth, labels)
+    assert ours["n_images"] == 3 and ours["micro_precision"] == 1
+    assert ours["micro_recall"] == pytest.approx(3 / 4)
+
+
 def test_a_missing_file_is_refused(tmp_path):
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match=r"none\.csv: there is no such table"):
         read_sheet(tmp_path / "none.csv", ANSWERS)
 
 

@@ -7,6 +7,7 @@ import yaml
 
 from hpaloc.config import check_source, load_schema, resolve
 from hpaloc.digest import SCRIPTS
+from hpaloc.listing import IGNORED
 from hpaloc.log import InputError
 
 PROJECT = SCRIPTS.parents[1]
@@ -130,6 +131,39 @@ def set_key(config: dict, key: str, value: object) -> None:
             {"epok": 3},
             "Allowed: null or a map of epoch or a map of step",
         ),
+        (
+            "sources/other",
+            {"kind": "hpa", "images": 5, "select": {"genes": {"per_class": 2, "classes": [0]}}},
+            "sources.other.select.genes: the key 'seed' is missing.",
+        ),
+        (
+            "sources/other",
+            {"kind": "hpa", "images": 5, "select": {"genes": {"per_clas": 2, "classes": [0]}}},
+            "sources.other.select.genes: unknown key 'per_clas'. Did you mean 'per_class'?",
+        ),
+        (
+            "sources/other",
+            {"kind": "hpa", "images": 5, "select": {"ids": [7]}},
+            "sources.other.select.ids.0: 7 is a number to YAML",
+        ),
+        (
+            "recipes/paper/loss/scale_up_at",
+            {"epoch": 0},
+            "recipes.paper.loss.scale_up_at.epoch: 0 is not allowed. Allowed: a whole number",
+        ),
+        ("sources/mine/ignore", "thumbs", 'ignore: "thumbs" is not allowed. Allowed: a list'),
+        ("sources/mine/ignore", ["/"], 'ignore.0: "/" is not allowed'),
+        ("recipes/paper/pretrained", "a{b}/w.safetensors", "holds braces, which Snakemake takes"),
+        (
+            "evaluation/human_answers",
+            [{"name": "me", "answers": "a.csv", "truth": "{t}.csv"}],
+            "evaluation.human_answers.0.truth: '{t}.csv' holds braces",
+        ),
+        (
+            "sources/other",
+            {"kind": "hpa", "images": 5, "select": {"walk": "paper"}, "index": "l.TSV"},
+            "the paper's images are chosen from the atlas's entries, not from a list",
+        ),
         ("sources/ka ggle", {"kind": "local", "folder": "x"}, "ka ggle"),
     ],
 )
@@ -138,6 +172,81 @@ def test_faults_name_the_key_and_what_is_allowed(config, key, value, said):
     with pytest.raises(InputError) as error:
         resolve(config)
     assert said in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("01", "1 is a number to YAML, which drops leading zeros. If a text is meant, quote it"),
+        ("01", 'quote it as it is written, such as "01". Allowed: a text, not empty.'),
+        ("1.50", "1.5 is a number to YAML. If a text is meant, quote it"),
+        ("12:30", "750 is a number to YAML"),
+        ("yes", "true is a truth value to YAML, as are yes, no, on and off. If a text is meant,"),
+        ("off", "false is a truth value to YAML"),
+        ("2024-01-05", "2024-01-05 is a date to YAML. If a text is meant, quote it"),
+        ("2024-01-05 10:00:00", "2024-01-05T10:00:00 is a date to YAML"),
+        ("", "null is nothing, which YAML makes of an empty value, ~ and null. Write a text"),
+        ("~", "null is nothing"),
+    ],
+)
+def test_what_yaml_made_of_an_unquoted_text(config, text, said):
+    config["sources"]["mine"]["channels"] = yaml.safe_load(f"red: {text}")
+    with pytest.raises(InputError) as error:
+        resolve(config)
+    assert "sources.mine.channels.red: " in str(error.value)
+    assert said in str(error.value)
+    config["sources"]["mine"]["channels"] = yaml.safe_load(f"red: '{text or 'x'}'")
+    assert resolve(config)["sources"]["mine"]["channels"]["red"] == (text or "x")
+
+
+@pytest.mark.parametrize("key", ["01", "yes", "2024-01-05", "~"])
+@pytest.mark.parametrize("place", ["sources", "recipes", "figures", "sources.mine.channels"])
+def test_keys_that_are_no_texts_are_refused(config, key, place):
+    *path, last = place.split(".")
+    part = config
+    for name in path:
+        part = part[name]
+    part[last] = {**part.get(last, {}), **yaml.safe_load(f"{key}: {{}}")}
+    with pytest.raises(InputError, match=rf"  - {place}: the key .* (to|makes of) .*quote it"):
+        resolve(config)
+
+
+def test_the_home_folder_is_expanded_in_every_path(config, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    given = {
+        "sources/kaggle/folder": "~/kaggle",
+        "sources/mine/folder": "~/mine~",
+        "sources/mine/labels": "~/labels.csv",
+        "sources/list": {
+            "kind": "hpa", "images": 5, "index": "~/list.csv", "genes_table": "~/genes.tsv",
+            "select": {"ids": "~/ids.txt"},
+        },
+        "recipes/paper/pretrained": "~/weights.safetensors",
+        "evaluation/human_answers": [{"name": "~", "answers": "~/a.csv", "truth": "~/t.csv"}],
+        "container": "~/image.sif",
+    }  # fmt: skip
+    for key, value in given.items():
+        set_key(config, key, value)
+    made = resolve(config)
+    sources = made["sources"]
+    assert sources["kaggle"]["folder"] == "/home/me/kaggle"
+    assert (sources["mine"]["folder"], sources["mine"]["labels"]) == (
+        "/home/me/mine~",
+        "/home/me/labels.csv",
+    )
+    assert sources["list"]["index"] == "/home/me/list.csv"
+    assert sources["list"]["genes_table"] == "/home/me/genes.tsv"
+    assert sources["list"]["select"]["ids"] == "/home/me/ids.txt"
+    assert made["recipes"]["bce"]["pretrained"] == "/home/me/weights.safetensors"
+    assert made["evaluation"]["human_answers"] == [
+        {"name": "~", "answers": "/home/me/a.csv", "truth": "/home/me/t.csv"}
+    ]
+    assert made["container"] == "/home/me/image.sif"
+    assert "~/" not in repr(made)
+
+
+def test_the_default_of_ignore_is_the_programs():
+    assert load_schema()["$defs"]["local"]["properties"]["ignore"]["default"] == list(IGNORED)
 
 
 def test_all_faults_are_told_at_once(config):

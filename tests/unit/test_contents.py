@@ -171,7 +171,7 @@ def index(source: Path, part: str, contents: Contents) -> None:
 
 
 def test_the_token_of_a_folder_stays_with_its_contents(folder, tmp_path):
-    source, settings = tmp_path / "source", {"folder": str(folder)}
+    source, settings = tmp_path / "source", {"folder": str(folder), "ignore": []}
     first = status_of_folder(settings, source, True)
     assert first == (token_of(image_states(folder)), 3, None)
     index(source, "raw", contents_of(folder)._replace(token=first.token))
@@ -192,11 +192,17 @@ def test_the_token_of_a_folder_stays_with_its_contents(folder, tmp_path):
 
     index(source, "raw", contents_of(folder)._replace(token=changed.token))
     assert status_of_folder(settings, source, True).token == changed.token
-    assert status_of_folder({"folder": str(tmp_path / "gone")}, source, True).token == changed.token
+    assert (
+        status_of_folder({"folder": str(tmp_path / "gone"), "ignore": []}, source, True).token
+        == changed.token
+    )
 
 
 def test_nothing_is_known_of_a_folder_that_never_was(tmp_path):
-    assert status_of_folder({"folder": str(tmp_path / "gone")}, tmp_path, True) == NOTHING_KNOWN
+    assert (
+        status_of_folder({"folder": str(tmp_path / "gone"), "ignore": []}, tmp_path, True)
+        == NOTHING_KNOWN
+    )
 
 
 def test_the_token_of_a_list_or_a_folder_of_entries(tmp_path):

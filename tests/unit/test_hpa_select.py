@@ -78,11 +78,13 @@ class TestSelections:
         path.write_text("Id,Target\n5_1_A1_1,2\n\n1_1_A1_2,25\n")
         plain = tmp_path / "ids.txt"
         plain.write_text("\n".join(wanted))
-        for ids in (wanted, str(path), str(plain)):
+        other = tmp_path / "other.csv"
+        other.write_bytes("\ufeffTarget\tId\r\n2\t5_1_A1_1\r\n25\t1_1_A1_2".encode("utf-16-le"))
+        for ids in (wanted, str(path), str(plain), str(other)):
             assert selected(ids=ids) == (["1_1_A1_2", "5_1_A1_1"], {})
         with pytest.raises(InputError, match="9_9_A9_9"):
             selected(ids=[*wanted, "9_9_A9_9"])
-        with pytest.raises(InputError, match="cannot be read"):
+        with pytest.raises(InputError, match=r"select.ids: .*absent.txt: there is no such"):
             selected(ids=str(tmp_path / "absent.txt"))
         plain.write_text("Id\n")
         with pytest.raises(InputError, match="holds no image ids"):

@@ -19,6 +19,7 @@ from hpaloc.grey_range import grey_range
 from hpaloc.images import plane_of_channel, read_planes, resize_area
 from hpaloc.index import read_index, root_of
 from hpaloc.label_table import read_labels
+from hpaloc.listing import IGNORED, ignored_by
 from hpaloc.local import index_folder, tile_starts
 from hpaloc.log import InputError
 
@@ -30,6 +31,7 @@ def settings_of(folder, **changes):
         "folder": str(folder),
         "pattern": "{id}_{channel}",
         "channels": {channel: channel for channel in CHANNELS},
+        "ignore": list(IGNORED),
         "stack_order": list(CHANNELS),
         "incomplete": "stop",
         "labels": None,
@@ -117,6 +119,126 @@ def test_files_that_do_not_fit_are_logged(tmp_path, caplog):
     assert "overview.png" in caplog.text
 
 
+def test_pictures_that_are_no_images_of_their_own_are_left_out(tmp_path, caplog):
+    write_images(tmp_path, ["plate_B02_s1"])
+    write_images(tmp_path, ["plate_B02_s1_thumb"])
+    write_images(tmp_path, ["plate_B02_s1"], "{id}_{channel}_Preview.png")
+    write_images(tmp_path, ["plate_B02_s1"], "Thumbs/{id}_{channel}.png")
+    write_images(tmp_path, ["SYNOPHOTO_THUMB_M"], "@eaDir/plate_B02_s1_red.png/{id}.jpg", ["red"])
+    assert index(tmp_path)["image_id"].tolist() == ["plate_B02_s1"]
+    assert "13 image files are left out by ignore (*[._-]thumb*.*, " in caplog.text
+    caplog.clear()
+    ids = index(tmp_path, ignore=["Thumbs/"])["image_id"].tolist()
+    assert ids == ["plate_B02_s1", "plate_B02_s1_thumb"]  # a list replaces the default
+    assert "4 image files are left out by ignore (Thumbs/): Thumbs/plate_B02" in caplog.text
+    caplog.clear()
+    assert len(index(tmp_path, ignore=[])) == 3
+    assert "ignore" not in caplog.text
+    with pytest.raises(InputError, match=r"no image file fits.*all 17 of them are left out by ig"):
+        index(tmp_path, ignore=["*"])
+
+
+@pytest.mark.parametrize(
+    ("pattern", "matched", "others"),
+    [
+        (IGNORED[0], ["s1_thumb_w1.TIF", "b/s1_w1_thumb2F.tif", "s1.Thumb.png"], ["thumb.tif"]),
+        (IGNORED[0], ["a-thumbnail.png"], ["mouse_thumb/a.png", "athumb_red.png"]),
+        (IGNORED[1], ["a_preview.jpg", "a/B.PREVIEW.png"], ["a_preview_red.png", "preview/a.png"]),
+        ("thumbs/", ["thumbs/a.png", "x/Thumbs/y/a.png"], ["thumbs", "x/thumbs", "xthumbs/a.png"]),
+        ("old", ["old", "old/a.png", "x/old/a.png"], ["older/a.png", "x/old.png"]),
+        ("/old", ["old", "old/a.png"], ["x/old/a.png"]),
+        ("x/*.tif", ["x/a.tif"], ["x/y/a.tif", "a.tif", "y/x/a.tif"]),
+        ("x/**/a?.tif", ["x/a1.tif", "x/y/z/a2.tif"], ["x/a.tif", "y/a1.tif", "x/a12.tif"]),
+        ("x/**", ["x/a", "x/y/a"], ["x", "y/a"]),
+        ("[!a-c]?.png", ["d1.png"], ["a1.png", "d.png", "/1.png"]),
+        ("a[]]b[[]", ["a]b["], ["a]b"]),
+        ("a[b", ["a[b"], ["ab"]),
+        ("a.(b)+", ["a.(b)+"], ["axb"]),
+        ("Zu\u0308rich*", ["Z\u00fcrich_red.png", "zu\u0308rich"], ["Zurich"]),
+    ],
+)
+def test_patterns_of_names_to_ignore(pattern, matched, others):
+    is_ignored = ignored_by([pattern])
+    assert [is_ignored(path) for path in matched] == [True] * len(matched)
+    assert [is_ignored(path) for path in others] == [False] * len(others)
+    assert ignored_by(["zzz", pattern])(matched[0])
+
+
+def test_names_compare_in_one_unicode_form(tmp_path):
+    composed, decomposed = "Z\u00fcrich", "Zu\u0308rich"
+    channels = dict(
+        zip(CHANNELS, ("rouge\u0301", "vert\u0301", "bleu\u0301", "jaune\u0301"), strict=True)
+    )
+    folder = write_images(tmp_path / "images", [decomposed], channels=channels.values())
+    write_images(
+        folder,
+        ["plain"],
+        channels=[text.replace("e\u0301", "\u00e9") for text in channels.values()],
+    )
+    labels = table(tmp_path, f"Id,Target\nplain,0\n{composed},5\n")
+    frame = index(folder, labels=str(labels), channels=channels)
+    assert frame["image_id"].tolist() == [composed, "plain"]
+    assert frame["labels"].tolist() == [[5], [0]]
+    assert (frame["width"] == 20).all()
+    for path in frame["path_red"]:  # as it is on disk
+        assert path in os.listdir(folder)
+    pattern = f"{composed[:3]}{{id}}_{{channel}}"
+    assert index(folder, pattern=pattern, channels=channels)["image_id"].tolist() == ["ich"]
+    labels = table(tmp_path, f"Id,Target\n{composed},0\n{decomposed},5\n")
+    with pytest.raises(InputError, match=f"line 3: image '{composed}' is in line 2 already"):
+        index(folder, labels=str(labels), channels=channels)
+
+
+def test_files_whose_names_differ_in_their_unicode_form_only_are_refused(tmp_path):
+    write_images(tmp_path, ["Z\u00fcrich", "Zu\u0308rich"])
+    with pytest.raises(InputError, match=r"'Z\\xfcrich_blue.png'") as error:
+        index(tmp_path)
+    assert "are both the blue channel of image 'Z\u00fcrich'" in str(error.value)
+    assert r"(Unicode NFC and NFD: 'Zu\u0308rich_blue.png', " in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("paths", "pattern", "said"),
+    [
+        (
+            ["a/b_red", "a_b_green", "a_b_blue", "a_b_yellow"],
+            "{id}_{channel}",
+            "a/b_red.png and a_b_blue.png would be one image, 'a_b': / in an id becomes _, so 'a/b'",
+        ),
+        (["a/b_c", "a_b/c"], "{id}", "a/b_c.png and a_b/c.png would be one image, 'a_b_c'"),
+        (
+            ["p1/s_red", "p1/s_green", "p2/s_blue", "p2/s_yellow"],
+            "{any}/{id}_{channel}",
+            "p1/s_green.png and p2/s_blue.png would be one image, 's', with channels in different",
+        ),
+        (
+            ["red/p1/s", "green/p2/s", "blue/p1/s", "yellow/p1/s"],
+            "{channel}/{any}/{id}",
+            "with channels in different folders",
+        ),
+        (["red/s", "green/s", "blue/s", "yellow/s"], "{channel}/{id}", None),
+        (["1_red/s", "2_green/s", "3_blue/s", "4_yellow/s"], "{any}_{channel}/{id}", None),
+        (
+            ["p/s_red_1", "p/s_green_2", "p/s_blue_3", "p/s_yellow_4"],
+            "{any}/{id}_{channel}_{any}",
+            None,
+        ),
+        (["p/red/s", "p/green/s", "p/blue/s", "p/yellow/s"], "{id}/{channel}/s", None),
+    ],
+)
+def test_four_files_become_one_image_only_if_they_are_meant_to(tmp_path, paths, pattern, said):
+    for path in paths:
+        file = tmp_path / f"{path}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(file), plane(1))
+    if said is None:
+        assert len(index(tmp_path, pattern=pattern)) == 1
+        return
+    with pytest.raises(InputError) as error:
+        index(tmp_path, pattern=pattern)
+    assert said in str(error.value)
+
+
 def test_files_with_other_endings_are_logged(tmp_path, caplog):
     caplog.set_level(logging.INFO)
     write_images(tmp_path, ["a"])
@@ -202,16 +324,19 @@ def test_missing_channels_stop_or_go_to_quarantine(tmp_path):
     [
         ("Id,Target\na,0\nb,28\n", "labels.csv, line 3: '28' is neither"),
         ("Id,Target\na,0\nb,Cytosoll\n", "labels.csv, line 3: 'Cytosoll'"),
-        ("Id,Target\na,0 0\nb,1\n", "labels.csv, line 2: a class stands twice"),
-        ("Id,Target\na,0\nb\n", "labels.csv, line 3: 1 cells, the header has 2"),
-        ("Id,Target\na,0\n\na,1\n", "labels.csv, line 4: image 'a' stands in line 2"),
+        ("Id,Target\na,0 0\nb,1\n", "labels.csv, line 2: a class is named twice"),
+        ("Id,Target\na,0\nb\n", "labels.csv, line 3: 'b' has 1 cells, the header has 2"),
+        ("Id,Target\na,0\n\na,1\n", "labels.csv, line 4: image 'a' is in line 2"),
         ("Id,Target\n,0\n", "labels.csv, line 2: no image id"),
-        ("Id,Classes\na,0\n", "line 1: no column target or .* for the labels"),
-        ("Id,image,Target\na,a,0\n", "Id, image may all be the id"),
-        ("", "line 1: no column id"),
+        (
+            "Id,Classes\na,0\n",
+            "line 1: no column target or .* for the labels.*Name it as columns.labels",
+        ),
+        ("Id,image,Target\na,a,0\n", "Id, image may all be the id.*Name one as columns.id"),
+        ("", "labels.csv: an empty table"),
         ("Id,Target\na,0\n", "1 images have no row in .*labels.csv: b"),
         ("Id,Target\na,0\nb,1\nc,2\n", "labels.csv: 1 rows have no image.*: c"),
-        ('Id,Target\na,"0\n', "not a readable CSV"),
+        ('Id,Target\na,"0\n', "labels.csv, line 2: not a row of a CSV"),
     ],
 )
 def test_tables_of_labels_that_are_wrong(tmp_path, text, message):

@@ -1,6 +1,7 @@
 """How programs end: in words for what a user can mend, with a traceback for defects only."""
 
 import errno
+import sys
 
 import pytest
 
@@ -36,3 +37,23 @@ def test_a_defect_keeps_its_traceback(capsys):
         run_program(lambda: 1 / 0)
     assert end.value.code == 70
     assert "ZeroDivisionError" in capsys.readouterr().err
+
+
+def test_home_folders_that_the_shell_left_are_expanded(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    words = [
+        "--labels=~/l.csv",
+        "~/my images",
+        "--pattern",
+        "{id}~",
+        "--x=a~/b",
+        "~",
+        "~backup.csv",
+    ]
+    monkeypatch.setattr(sys, "argv", ["program", *words])
+    seen = []
+    run_program(lambda: seen.extend(sys.argv[1:]))
+    assert seen == [
+        "--labels=/home/me/l.csv", "/home/me/my images", "--pattern", "{id}~", "--x=a~/b", "/home/me",
+        "~backup.csv",
+    ]  # fmt: skip

@@ -62,9 +62,9 @@ def test_files_that_fetch_kaggle_did_not_write_are_refused(tmp_path, text):
         ("Id,Predicted\na,0\nb,0\nc,0\nd,0\ne,0\n", r"2 of 5 images .* no prediction: d, e\."),
         ("Id,Predicted\na,0\n", r"2 images are not in .*sample\.csv: b, c\."),
         ("Id,Predicted\na,0\na,0\nb,0\nc,0\n", r"sample\.csv: 1 ids stand twice: a\."),
-        ("Id;Predicted\na;0\n", r"sample\.csv: the columns are Id;Predicted"),
+        ("Image;Predicted\na;0\n", r"sample\.csv: the columns are Image, Predicted"),
         ("", r"sample\.csv: the columns are none"),
-        ("Id,Predicted\na,0,1\n", r"sample\.csv, line 2: 3 cells"),
+        ("Id,Predicted\na,0,1\n", r"sample\.csv, line 2: 'a,0,1' has 3 cells"),
     ],
 )
 def test_other_images_than_those_of_the_sample_are_refused(labels, order, message):

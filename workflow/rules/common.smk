@@ -22,7 +22,7 @@ sys.path.insert(0, os.path.abspath(SCRIPTS))
 from hpaloc.config import check_source, resolve, trained_folds
 from hpaloc.digest import code_digest
 from hpaloc.files import canonical_json, sha256_of_file
-from hpaloc.hpa.own_files import genes_files, selection_files
+from hpaloc.hpa.own_files import genes_files, is_list, selection_files
 from hpaloc.log import InputError
 from hpaloc.provenance import SUFFIX, VARIABLE
 from hpaloc.run_description import describe_run
@@ -32,6 +32,23 @@ from hpaloc.triggers import (
     status_of_folder,
     status_of_list,
 )
+
+# Snakemake takes {b} in the path of an environment for a wildcard, and the way from the working
+# folder to the workflow is in every command as it is.
+for path, named, letters, advice in (
+    (str(PROJECT), "The folder of the workflow", "{}", ""),
+    (
+        SCRIPTS,
+        "The way to the workflow's programs",
+        " \t\n'\"\\$&;|<>()*?`",
+        ", or run it from there",
+    ),
+):
+    if wrong := sorted(set(path) & set(letters)):
+        raise WorkflowError(
+            f"{named}, {path}, holds {' and '.join(map(repr, wrong))}, which Snakemake or the shell"
+            f" takes for something else. Move or clone the workflow to a folder without{advice}."
+        )
 
 # `python` in a shell command is the one that runs Snakemake, from whatever PATH it was
 # started; an activated conda environment puts its own before it. `$HPALOC` is the folder of the
@@ -468,7 +485,7 @@ def entries_arguments(wildcards):
     if path == "atlas":
         entries = f"{SOURCES}/{wildcards.source}/atlas/entries.csv"
         return f"--entries {entries} --downloads {DOWNLOADS}/hpa"
-    form = "--list" if path.lower().endswith(".csv") else "--xml"
+    form = "--list" if is_list(path) else "--xml"
     return f"{form} {shlex.quote(path)} --contents {listed_index(wildcards.source)}"
 
 

@@ -25,7 +25,7 @@ def main(argv: list[str] | None = None) -> None:
 
     settings = json.loads(arguments.settings)
     # Before anything is read: what changes meanwhile differs from it afterwards.
-    states = image_states(settings["folder"])
+    states = image_states(settings["folder"], settings["ignore"])
     frame = index_folder(arguments.name, settings, arguments.workers)
     labels = settings["labels"]
     resolved = {

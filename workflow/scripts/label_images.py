@@ -18,6 +18,7 @@ from hpaloc.calling import labels_table, read_thresholds, strategy_thresholds, s
 from hpaloc.classes import CHANNELS, PROBABILITY_COLUMNS
 from hpaloc.compute import choose_compute
 from hpaloc.files import write_csv, write_parquet
+from hpaloc.listing import IGNORED
 from hpaloc.local import complete, find_images
 from hpaloc.log import InputError, Progress, run_program
 from hpaloc.network import load_network
@@ -40,6 +41,14 @@ def main(argv: list[str] | None = None) -> None:
         type=json.loads,
         default={},
         help='what file names call the channels, such as {"red": "Tubulin", "blue": "DAPI"}',
+    )
+    parser.add_argument(
+        "--ignore",
+        nargs="*",
+        default=list(IGNORED),
+        metavar="PATTERN",
+        help="files and folders that are no images of their own, as glob patterns; replaces the"
+        " default, none leaves nothing out (default: %(default)s)",
     )
     parser.add_argument("--stack-order", nargs=4, choices=CHANNELS, default=list(CHANNELS))
     parser.add_argument("--weights", required=True, nargs="+", help="of the folds, in order")
@@ -76,8 +85,8 @@ def main(argv: list[str] | None = None) -> None:
         "channels": {channel: channel for channel in CHANNELS} | args.channels,
         "incomplete": "stop" if args.damaged == "stop" else "quarantine",
     }
-    files = find_images(args.images, settings["pattern"], settings["channels"])
-    complete(files, args.images, settings)
+    files = find_images(args.images, settings["pattern"], settings["channels"], args.ignore)
+    complete(files, args.images, settings, "give --damaged leave_out to label the others")
 
     loaded = [load_network(*pair) for pair in zip(args.weights, args.models, strict=True)]
     recipe = loaded[0][1]["recipe"] | {"batch_size": args.batch_size}

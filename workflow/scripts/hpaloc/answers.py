@@ -1,56 +1,45 @@
-"""Answer sheets: label lists by image id as CSV, from a person or a network, and their truth.
+"""Answer sheets: label lists by image id, from a person or a network, and their truth.
 
-A sheet is a UTF-8 file with a header of two columns, ``Id`` and ``Target`` (truth) or
-``Predicted`` (answers). The second holds class numbers with blanks between; it may be empty.
+A sheet is a table of labels (``hpaloc.label_table``) with the columns ``Id`` and ``Target`` (truth)
+or ``Predicted`` (answers), in any order; other columns do not matter.
 """
 
-import csv
-import io
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from hpaloc.classes import multi_hot, parse_labels
+from hpaloc.classes import multi_hot
+from hpaloc.label_table import RENAME_COLUMNS, labelled_rows
 from hpaloc.log import InputError
 
 TRUTH = "Target"
 ANSWERS = "Predicted"
 
+_COLUMNS = dict.fromkeys(("id", "labels"))
+_USUAL = {
+    TRUTH: ("target", "targets", "labels", "label"),
+    ANSWERS: ("predicted", "prediction", "predictions", "answer", "answers"),
+}
+
 
 def read_sheet(path: str | Path, column: str) -> pd.DataFrame:
-    """A sheet with the columns ``Id`` and ``column``, in the order of the file.
+    """A sheet of truth or of answers (``column`` is TRUTH or ANSWERS), in the order of the file.
 
-    Returns image_id str (unique), labels (lists of class numbers), line int (where the row
-    begins). Raises InputError that names file, line and value for everything else: another
-    header, a row that has not two fields, a missing or doubled id, what is no class number,
-    text that is not UTF-8.
+    Returns image_id str (unique, in Unicode NFC), labels (lists of class numbers), line int (where
+    the row begins). Raises InputError that names file, line and value for a sheet without one of
+    its columns, a missing or doubled id, what is no class, and a malformed table.
     """
-    reader = csv.reader(io.StringIO(_text(path), newline=""), strict=True)
-    rows, line_of, line = [], {}, 1
-    try:
-        for fields in reader:
-            where = f"{path}, line {line}"
-            if line == 1:
-                if fields != ["Id", column]:
-                    raise InputError(
-                        f"{where}: the header is {','.join(fields)!r}, it must be 'Id,{column}'."
-                    )
-            else:
-                image_id, labels = _parse_row(fields, column, where)
-                if image_id in line_of:
-                    raise InputError(
-                        f"{where}: image id {image_id!r} stands twice, first in line"
-                        f" {line_of[image_id]}."
-                    )
-                line_of[image_id] = line
-                rows.append((image_id, labels, line))
-            line = reader.line_num + 1
-    except csv.Error as error:
-        raise InputError(f"{path}, line {line}: not a row of a CSV table ({error}).") from error
+    rows = [
+        (image_id, labels, line)
+        for line, image_id, labels, _ in labelled_rows(
+            path, _COLUMNS, RENAME_COLUMNS, {"labels": _USUAL[column]}
+        )
+    ]
     if not rows:
         raise InputError(
-            f"{path}, line 1: no rows. Expected the header 'Id,{column}' and a line per image."
+            f"{path}: a header and no rows. Expected the columns Id and {column}, and a line per"
+            " image."
         )
     return pd.DataFrame(rows, columns=["image_id", "labels", "line"])
 
@@ -79,31 +68,3 @@ def matched(
         )
     by_id = answers.set_index("image_id")["labels"]
     return multi_hot(truth["labels"]), multi_hot(by_id.loc[truth["image_id"]])
-
-
-def _text(path: str | Path) -> str:
-    try:
-        content = Path(path).read_bytes()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}).") from error
-    try:
-        # Spreadsheet programs begin UTF-8 files with a byte-order mark.
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content[: error.start].count(b"\n") + 1
-        value = content[error.start : error.end]
-        raise InputError(
-            f"{path}, line {line}: the bytes {value!r} are not UTF-8 text. Save the sheet as"
-            " CSV in UTF-8."
-        ) from error
-
-
-def _parse_row(fields: list[str], column: str, where: str) -> tuple[str, list[int]]:
-    if len(fields) != 2:
-        raise InputError(
-            f"{where}: {','.join(fields)!r} has {len(fields)} fields, it must have two"
-            f" (Id,{column}; class numbers with blanks between)."
-        )
-    if not fields[0].strip():
-        raise InputError(f"{where}: {','.join(fields)!r} has no image id.")
-    return fields[0].strip(), parse_labels(fields[1], where)

@@ -28,22 +28,6 @@ CHANNEL_STAINS = ("microtubules", "protein", "nucleus", "endoplasmic reticulum")
 PROBABILITY_COLUMNS = tuple(f"p{number:02d}" for number in range(N_CLASSES))
 
 
-def parse_labels(text: str, where: str) -> list[int]:
-    """Class numbers of a label cell such as ``"16 0"``, in the order written.
-
-    ``where`` names the file and line for the error. Raises InputError for
-    anything that is not a class number 0..27, and for a doubled class.
-    """
-    labels = []
-    for word in text.split():
-        if not _is_class_number(word):
-            raise InputError(f"{where}: {word!r} is not a class number from 0 to {N_CLASSES - 1}.")
-        if int(word) in labels:
-            raise InputError(f"{where}: class {word} stands twice in {text!r}.")
-        labels.append(int(word))
-    return labels
-
-
 def _is_class_number(word: str) -> bool:
     # int() also takes "+1", "1_0" and Arabic-Indic digits, and fails at thousands of digits.
     return word.isascii() and word.isdigit() and len(word) <= 2 and int(word) < N_CLASSES

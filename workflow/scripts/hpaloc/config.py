@@ -6,6 +6,7 @@ and what is allowed.
 """
 
 import copy
+import datetime
 import difflib
 import json
 import math
@@ -19,6 +20,7 @@ import yaml
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
 
+from hpaloc.hpa.own_files import is_list
 from hpaloc.listing import pattern_regex
 from hpaloc.log import InputError
 from hpaloc.provenance import NO_RESULTS, OF_ALL_RUNS
@@ -35,22 +37,30 @@ def resolve(config: dict) -> dict:
     """The whole configuration with every key present. Raises InputError listing all faults."""
     schema = load_schema()
     config = copy.deepcopy(config)
-    faults: list[str] = []
+    # Other names than texts would break the rest of the check.
+    faults = [
+        f"{place or 'the top level'}: the key {_as_yaml(name)} is {_made_by_yaml(name)}"
+        for place, name in _other_keys(config)
+    ]
+    _refuse(faults)
     recipes = config.get("recipes")
     if isinstance(recipes, dict):
         # Inheritance comes before the defaults: an unset key is the parent's, not the default.
-        config["recipes"] = {
-            name: _inherited(name, recipes, faults) for name in recipes if isinstance(name, str)
-        }
+        config["recipes"] = {name: _inherited(name, recipes, faults) for name in recipes}
     _fill(config, schema, schema)
     faults += [f"{key}: {value} is no finite number." for key, value in _not_finite(config)]
-    faults += [_in_words(error) for error in Draft202012Validator(schema).iter_errors(config)]
+    for error in Draft202012Validator(schema).iter_errors(config):
+        faults += _in_words(error)
     if not faults:
         faults += list(_contradictions(config))
+    _refuse(faults)
+    return config
+
+
+def _refuse(faults: list[str]) -> None:
     if faults:
         lines = "\n".join(f"  - {fault}" for fault in dict.fromkeys(faults))
         raise InputError(f"The configuration cannot be used:\n{lines}")
-    return config
 
 
 def trained_folds(config: dict) -> list[tuple[str, int]]:
@@ -72,6 +82,17 @@ def _not_finite(value: Any, key: str = "") -> Iterator[tuple[str, float]]:
             yield from _not_finite(part, f"{key}.{name}".strip("."))
     elif isinstance(value, float) and not math.isfinite(value):
         yield key, value
+
+
+def _other_keys(value: Any, place: str = "") -> Iterator[tuple[str, Any]]:
+    """Keys that are no texts, such as an unquoted 01, and the map that they are in."""
+    if isinstance(value, dict | list):
+        parts = value.items() if isinstance(value, dict) else enumerate(value)
+        for name, part in parts:
+            if isinstance(value, dict) and not isinstance(name, str):
+                yield place, name
+            else:
+                yield from _other_keys(part, f"{place}.{name}".strip("."))
 
 
 def _inherited(name: str, recipes: dict, faults: list[str]) -> Any:
@@ -110,7 +131,10 @@ def _merged(below: dict, above: dict) -> dict:
 
 
 def _fill(value: Any, schema: dict, root: dict) -> None:
-    """Sets the default of every key that is not there, in place, down the tree."""
+    """Sets the default of every key that is not there, in place, down the tree.
+
+    Of keys that are paths (``format: path``), ``~`` becomes the user's home folder.
+    """
     schema = _looked_up(schema, root)
     schema = _variant(value, schema, root) or schema
     if isinstance(value, list) and isinstance(schema.get("items"), dict):
@@ -123,6 +147,8 @@ def _fill(value: Any, schema: dict, root: dict) -> None:
         if key not in value and "default" in part:
             value[key] = copy.deepcopy(part["default"])
         if key in value:
+            if part.get("format") == "path" and isinstance(value[key], str):
+                value[key] = os.path.expanduser(value[key])
             _fill(value[key], part, root)
     if isinstance(part := schema.get("additionalProperties"), dict):
         for key in value.keys() - schema.get("properties", {}).keys():
@@ -148,20 +174,80 @@ def _variant(value: Any, schema: dict, root: dict) -> dict | None:
     return None
 
 
-def _in_words(error: ValidationError) -> str:
+def _in_words(error: ValidationError) -> list[str]:
+    """What is wrong and what is allowed; of alternatives, by the one that was meant."""
     key = ".".join(str(part) for part in error.absolute_path) or "the top level"
     if error.validator == "additionalProperties" and isinstance(error.instance, dict):
         known = list(error.schema.get("properties", {}))
         unknown = [name for name in error.instance if name not in known]
         close = difflib.get_close_matches(str(unknown[0]), known, 1) if unknown else []
         hint = f" Did you mean {close[0]!r}?" if close else ""
-        return f"{key}: unknown key {', '.join(map(repr, unknown))}.{hint} Allowed: {', '.join(known)}."
+        names = ", ".join(map(repr, unknown))
+        return [f"{key}: unknown key {names}.{hint} Allowed: {', '.join(known)}."]
     if error.validator == "required":
         missing = [name for name in error.validator_value if name not in error.instance]
-        return f"{key}: the key {', '.join(map(repr, missing))} is missing."
+        return [f"{key}: the key {', '.join(map(repr, missing))} is missing."]
+    is_nested = isinstance(error.instance, dict | list)
+    if error.validator == "anyOf" and is_nested and (meant := _meant_by(error)):
+        return [words for inner in meant for words in _in_words(inner)]
+    if "string" in _types(error.schema) and not is_nested and not isinstance(error.instance, str):
+        said = _as_yaml(error.instance)
+        return [
+            f"{key}: {said} is {_made_by_yaml(error.instance)} Allowed: {allowed(error.schema)}."
+        ]
     said = json.dumps(error.instance, default=str)
     said = said if len(said) <= 80 else said[:77] + "..."
-    return f"{key}: {said} is not allowed. Allowed: {allowed(error.schema)}."
+    return [f"{key}: {said} is not allowed. Allowed: {allowed(error.schema)}."]
+
+
+def _meant_by(error: ValidationError) -> list[ValidationError]:
+    """The faults against the alternative that was meant: the only one of the value's type.
+
+    Of several maps it is the only one that has the value's keys. Empty where that cannot be told.
+    """
+    faults: dict[int, list[ValidationError]] = {}
+    for inner in error.context:
+        faults.setdefault(inner.schema_path[0], []).append(inner)
+
+    def of_itself(fault: ValidationError) -> bool:
+        return len(fault.relative_path) == 0
+
+    def only(wrong: tuple[str, ...]) -> list[list[ValidationError]]:
+        return [
+            found
+            for found in faults.values()
+            if not any(of_itself(fault) and fault.validator in wrong for fault in found)
+        ]
+
+    for wrong in (("type", "enum", "const"), ("type", "enum", "const", "additionalProperties")):
+        if len(fitting := only(wrong)) == 1:
+            return fitting[0]
+    return []
+
+
+def _types(schema: dict) -> set[str]:
+    types = schema.get("type", [])
+    found = {types} if isinstance(types, str) else set(types)
+    return found.union(*(_types(part) for part in schema.get("anyOf", [])))
+
+
+def _as_yaml(value: Any) -> str:
+    return value.isoformat() if isinstance(value, datetime.date) else json.dumps(value, default=str)
+
+
+def _made_by_yaml(value: Any) -> str:
+    """Why something that looked like a text is none, and what to do: an end of a sentence."""
+    if value is None:
+        return "nothing, which YAML makes of an empty value, ~ and null. Write a text, or quote it."
+    if isinstance(value, bool):
+        kind, text = "a truth value to YAML, as are yes, no, on and off", "yes" if value else "no"
+    elif isinstance(value, datetime.date):
+        kind, text = "a date to YAML", value.isoformat()
+    elif isinstance(value, int):
+        kind, text = "a number to YAML, which drops leading zeros", f"{value:02d}"
+    else:
+        kind, text = "a number to YAML", str(value)
+    return f'{kind}. If a text is meant, quote it as it is written, such as "{text}".'
 
 
 def allowed(schema: dict) -> str:
@@ -199,6 +285,9 @@ def _contradictions(config: dict) -> Iterator[str]:
     for key, names in (("run", [config["run"]]), ("sources", sources), ("recipes", recipes)):
         for name in sorted(NO_RESULTS.union(OF_ALL_RUNS).intersection(names)):
             yield f"{key}: {name!r} is a folder of results that is there for all runs; choose another name."
+    for key, path in _input_files(config):
+        if "{" in path and "}" in path:
+            yield f"{key}: {path!r} holds braces, which Snakemake takes for a wildcard. Rename the file or folder."
     for key in ("train_source", "test_source"):
         if config[key] not in sources:
             yield f"{key}: there is no source {config[key]!r}. Sources: {', '.join(sources)}."
@@ -242,6 +331,17 @@ def _contradictions(config: dict) -> Iterator[str]:
         for address in config["fetch"]["addresses"][key]:
             if fault := _address_fault(key, address):
                 yield f"fetch.addresses.{key}: {address!r} {fault}"
+
+
+def _input_files(config: dict) -> Iterator[tuple[str, str]]:
+    """Keys and paths of the user's own files that are inputs of rules, which may hold no braces."""
+    for name, recipe in config["recipes"].items():
+        if recipe["pretrained"] is not None:
+            yield f"recipes.{name}.pretrained", recipe["pretrained"]
+    for number, sheet in enumerate(config["evaluation"]["human_answers"]):
+        for key in ("answers", "truth"):
+            if sheet[key] is not None:
+                yield f"evaluation.human_answers.{number}.{key}", sheet[key]
 
 
 def _disjoint_fault(name: str, sources: dict) -> str | None:
@@ -289,7 +389,7 @@ def _source_faults(source: dict) -> Iterator[str]:
                 f"select: the paper's images are a fixed set; leave out {', '.join(named)}, or set"
                 " walk to all."
             )
-        if source["index"] != "atlas" and source["index"].lower().endswith(".csv"):
+        if source["index"] != "atlas" and is_list(source["index"]):
             yield "index: the paper's images are chosen from the atlas's entries, not from a list."
     if source["kind"] != "local":
         return

@@ -1,11 +1,17 @@
-"""A user's table of labels: which columns it has, and class numbers or names in its cells."""
+"""Tables of labels: which columns hold ids and labels, and class numbers or names in the cells.
 
-import csv
+All of them are read here: labels of a user's own images, Kaggle's tables, lists of atlas images,
+answer sheets and their truth.
+"""
+
 import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any, NamedTuple
 
-from hpaloc.classes import class_number
+from hpaloc.classes import N_CLASSES, class_number
 from hpaloc.log import InputError
+from hpaloc.text_table import read_table
 
 _USUAL_COLUMNS = {
     "id": ("id", "image_id", "image", "name"),
@@ -14,87 +20,131 @@ _USUAL_COLUMNS = {
     "gene": ("gene", "gene_name"),
     "cell_line": ("cell_line", "cellline"),
 }
+_NUMBERS = {str(number): number for number in range(N_CLASSES)}
 _METADATA = ("antibody", "gene", "cell_line")
 
 
-def read_labels(path: str | Path, columns: dict[str, str | None]) -> dict[str, dict]:
-    """A CSV table of labels: image id to ``labels`` and what is known of antibody, gene, cell line.
+class Advice(NamedTuple):
+    """What to do where a column is missing, and where several columns may be the one.
 
-    Comma, semicolon or tab separate the columns. ``columns`` gives their names, None stands for
-    the usual ones. Labels are class numbers (``16 0``) or class names (``Cytosol;Rods & rings``),
-    separated by blanks (numbers only), ``;``, ``|`` or ``,``; an empty cell is an image of none
-    of the classes. Raises InputError with file and line for malformed rows, doubled ids, doubled
-    and unknown classes.
+    ``{key}`` in it is the key of ``columns``, ``{name}`` the column's usual name.
     """
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            header = file.readline()
-            delimiter = max(",;\t", key=header.count)
-            file.seek(0)
-            reader = csv.reader(file, delimiter=delimiter, strict=True)
-            names = next(reader, [])
-            position = _columns(path, names, columns)
-            table: dict[str, dict] = {}
-            lines: dict[str, int] = {}
-            for cells in reader:
-                where = f"{path}, line {reader.line_num}"
-                if not cells:
-                    continue
-                if len(cells) != len(names):
-                    raise InputError(
-                        f"{where}: {len(cells)} cells, the header has {len(names)}. Cells that"
-                        f" hold a {delimiter!r} must stand in double quotes."
-                    )
-                image_id = cells[position["id"]].strip()
-                if not image_id:
-                    raise InputError(f"{where}: no image id.")
-                if image_id in table:
-                    raise InputError(
-                        f"{where}: image {image_id!r} stands in line {lines[image_id]} already."
-                    )
-                lines[image_id] = reader.line_num
-                about = {name: cells[k].strip() or None for name, k in position.items()}
-                del about["id"]
-                about["labels"] = _parse_labels(cells[position["labels"]], where)
-                table[image_id] = about
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: there is no such table of labels.") from error
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+
+    missing: str
+    several: str
+
+
+NAME_COLUMNS = Advice("Name it as columns.{key}.", "Name one as columns.{key}.")
+RENAME_COLUMNS = Advice(
+    "The first line must be a header; rename the column of the {key} to {name}.",
+    "Rename or remove all but one of them.",
+)
+
+# Line, image id, labels, and what is known of antibody, gene and cell line.
+LabelledRow = tuple[int, str, list[int], dict[str, str | None]]
+
+
+def read_labels(
+    path: str | Path,
+    columns: Mapping[str, str | None],
+    advice: Advice = NAME_COLUMNS,
+) -> dict[str, dict[str, Any]]:
+    """A table of labels: image id to ``labels``, and what is known of antibody, gene, cell line.
+
+    As ``labelled_rows``, without the lines.
+    """
+    return {
+        image_id: {**about, "labels": labels}
+        for _, image_id, labels, about in labelled_rows(path, columns, advice)
+    }
+
+
+def labelled_rows(
+    path: str | Path,
+    columns: Mapping[str, str | None],
+    advice: Advice,
+    usual: Mapping[str, tuple[str, ...]] = {},
+) -> Iterator[LabelledRow]:
+    """The rows of a table of labels (see ``hpaloc.text_table``), ids in Unicode NFC, each once.
+
+    ``columns`` names the columns ``id``, ``labels`` and of metadata; None stands for the usual
+    names, of which ``usual`` gives others. Labels are class numbers (``16 0``) or class names
+    (``Cytosol;Rods & rings``), separated by blanks (numbers only), ``;``, ``|`` or ``,``; an empty
+    cell is an image of none of the classes. Raises InputError with file and line for malformed
+    rows, doubled ids, doubled and unknown classes; and, with ``advice``, for a missing column.
+    """
+    table = read_table(path)
+    position = _columns(
+        path, table.line, table.names, columns, _USUAL_COLUMNS | dict(usual), advice
+    )
+    id_place, labels_place = position.pop("id"), position.pop("labels")
+    lines: dict[str, int] = {}
+    # Few sets of labels are written over and over.
+    parsed: dict[str, list[int]] = {}
+    about: dict[str, str | None] = {}
+    for line, cells in table.rows:
+        image_id = cells[id_place].strip()
+        if not image_id:
+            raise InputError(f"{path}, line {line}: no image id.")
+        if image_id in lines:
+            raise InputError(
+                f"{path}, line {line}: image {image_id!r} is in line {lines[image_id]} already."
+            )
+        lines[image_id] = line
+        cell = cells[labels_place]
+        if cell not in parsed:
+            parsed[cell] = _parse_labels(cell, f"{path}, line {line}")
+        if position:
+            about = {name: cells[place].strip() or None for name, place in position.items()}
+        yield line, image_id, list(parsed[cell]), about
+
+
+def _columns(
+    path: str | Path,
+    line: int,
+    names: list[str],
+    wanted: Mapping[str, str | None],
+    usual_names: Mapping[str, tuple[str, ...]],
+    advice: Advice,
+) -> dict[str, int]:
+    if not names:
         raise InputError(
-            f"{path}: not a readable CSV table in UTF-8 ({error}). Save it as CSV in UTF-8."
-        ) from error
-    return table
-
-
-def _columns(path: str | Path, names: list[str], wanted: dict[str, str | None]) -> dict[str, int]:
+            f"{path}: an empty table. Expected a header, such as Id,Target, and a row per image."
+        )
     simple = [re.sub(r"[\s-]+", "_", name.strip().lower()) for name in names]
     position = {}
-    for key, usual in _USUAL_COLUMNS.items():
-        name = wanted[key]
+    for key, usual in usual_names.items():
+        name = wanted.get(key)
         places = (
             [k for k, column in enumerate(simple) if column in usual]
             if name is None
             else [k for k, column in enumerate(names) if column.strip() == name]
         )
+        words = {"key": key, "name": name or usual[0].capitalize()}
         if len(places) > 1:
             raise InputError(
-                f"{path}: the columns {', '.join(names[k] for k in places)} may all be the {key};"
-                f" name one as columns.{key}."
+                f"{path}, line {line}: the columns {', '.join(names[k] for k in places)} may all be"
+                f" the {key}. {advice.several.format(**words)}"
             )
         if places:
             position[key] = places[0]
         elif name is not None or key not in _METADATA:
             raise InputError(
-                f"{path}, line 1: no column {name or ' or '.join(usual)} for the {key}; the"
-                f" columns are {', '.join(names)}. Name it as columns.{key}."
+                f"{path}, line {line}: no column {name or ' or '.join(usual)} for the {key}; the"
+                f" columns are {', '.join(names)}."
+                f" {advice.missing.format(**words)}"
             )
     return position
 
 
 def _parse_labels(cell: str, where: str) -> list[int]:
-    numbers = re.fullmatch(r"[\d\s,;|]*", cell, re.ASCII)
-    words = re.split(r"[\s,;|]+" if numbers else r"[,;|]", cell)
-    labels = [class_number(word, where) for word in words if word.strip()]
+    words = cell.split()
+    if all(word in _NUMBERS for word in words):  # nearly all cells
+        labels = [_NUMBERS[word] for word in words]
+    else:
+        numbers = re.fullmatch(r"[\d\s,;|]*", cell, re.ASCII)
+        words = re.split(r"[\s,;|]+" if numbers else r"[,;|]", cell)
+        labels = [class_number(word, where) for word in words if word.strip()]
     if len(set(labels)) < len(labels):
-        raise InputError(f"{where}: a class stands twice in {cell!r}.")
+        raise InputError(f"{where}: a class is named twice in {cell!r}.")
     return labels

@@ -1,6 +1,7 @@
 """A folder of a user's own images as a source: names to channels, labels to images, tiles."""
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -9,8 +10,15 @@ from hpaloc.classes import CHANNELS
 from hpaloc.file_facts import file_columns, image_size, scan_files
 from hpaloc.grey_range import grey_ranges
 from hpaloc.label_table import read_labels
-from hpaloc.listing import IMAGE_SUFFIXES, list_images, other_endings, pattern_regex
+from hpaloc.listing import (
+    IMAGE_SUFFIXES,
+    ignored_by,
+    list_images,
+    other_endings,
+    pattern_regex,
+)
 from hpaloc.log import InputError, some_of
+from hpaloc.unicode import nfc
 
 _log = logging.getLogger("hpaloc")
 
@@ -19,12 +27,12 @@ def index_folder(name: str, settings: dict, workers: int) -> pd.DataFrame:
     """The raw index (see hpaloc.index) of a folder of images, sorted by image id.
 
     ``settings`` are those of a ``local`` source, all keys present: ``folder``, ``pattern``,
-    ``channels``, ``stack_order``, ``incomplete``, ``labels``, ``columns``, ``unlabelled``,
-    ``absent``, ``grey_range`` and ``tiles``. Files that are no images stay in the index: the
+    ``channels``, ``ignore``, ``stack_order``, ``incomplete``, ``labels``, ``columns``,
+    ``unlabelled``, ``absent``, ``grey_range`` and ``tiles``. Files that are no images stay in the index: the
     conversion lists them. Raises InputError for a folder or a table that cannot be meant.
     """
     folder = Path(settings["folder"])
-    files = find_images(folder, settings["pattern"], settings["channels"])
+    files = find_images(folder, settings["pattern"], settings["channels"], settings["ignore"])
     stacked = "{channel}" not in settings["pattern"]
     complete(files, folder, settings)
     table = None
@@ -63,25 +71,35 @@ def index_folder(name: str, settings: dict, workers: int) -> pd.DataFrame:
     return frame
 
 
-def find_images(folder: Path, pattern: str, channels: dict[str, str]) -> dict[str, list[str]]:
+def find_images(
+    folder: Path, pattern: str, channels: dict[str, str], ignore: Sequence[str] = ()
+) -> dict[str, list[str]]:
     """The files of every image of a folder and its subfolders: image id to four paths.
 
     ``pattern`` describes a path within the folder without its extension: ``{id}`` is the id
     (``/`` in it becomes ``_``), ``{channel}`` the name of a channel in ``channels`` (channel to
     the text in file names), ``{any}`` a part of one name that does not matter. Without
     ``{channel}`` each file holds all four planes. A channel without a file is "". Files and
-    folders whose names begin with a dot are left out.
+    folders whose names begin with a dot are left out, and those that ``ignore`` names (glob
+    patterns, see ``hpaloc.listing.ignored_by``).
+
+    Names are compared, and ids given, in Unicode NFC; paths are as they are on disk. Raises
+    InputError where files of different folders would become one image.
     """
     if not folder.is_dir():
         raise InputError(
-            f"{folder}: there is no such folder of images. Put them there, or name their folder in"
-            " the configuration."
+            f"{folder}: there is no such folder of images. Put them there, or name the folder where"
+            " they are."
         )
     regex = pattern_regex(pattern, channels)
-    channel_of = {text: channel for channel, text in channels.items()}
+    channel_of = {nfc(text): channel for channel, text in channels.items()}
     found: dict[str, dict[str, str]] = {}
+    place_of: dict[str, tuple[dict[str, str], str]] = {}
     strange = []
-    listed = [path for path, _ in list_images(folder)]
+    every = [path for path, _ in list_images(folder)]
+    is_ignored = ignored_by(ignore)
+    ignored = [path for path in every if is_ignored(path)]
+    listed = [path for path in every if not is_ignored(path)] if ignored else every
     coded = [path for path in listed if not _is_utf_8(path)]
     if coded:
         raise InputError(
@@ -89,20 +107,24 @@ def find_images(folder: Path, pattern: str, channels: dict[str, str]) -> dict[st
             " Rename them, or their folder."
         )
     for path in listed:
-        match = regex.fullmatch(path[: path.rindex(".")])
+        match = regex.fullmatch(nfc(path[: path.rindex(".")]))
         if match is None:
             strange.append(path)
             continue
-        text = match.groupdict().get("channel")
-        files = found.setdefault(match["id"].replace("/", "_"), {})
+        parts = match.groupdict()
+        text = parts.pop("channel", None)
+        image_id = parts["id"].replace("/", "_")
+        files = found.setdefault(image_id, {})
+        _check_place(parts, path, *place_of.setdefault(image_id, (parts, path)), folder)
         for channel in CHANNELS if text is None else [channel_of[text]]:
             if channel in files:
-                raise InputError(
-                    f"{folder}: {files[channel]} and {path} are both the {channel} channel of"
-                    f" image {match['id'].replace('/', '_')!r}. Ids must be unique: remove one,"
-                    " or let {id} of the pattern cover more of the path."
-                )
+                raise InputError(_doubled(files[channel], path, channel, image_id, folder))
             files[channel] = path
+    if ignored:
+        _log.warning(
+            "%s: %d image files are left out by ignore (%s): %s",
+            folder, len(ignored), ", ".join(ignore), some_of(ignored),
+        )  # fmt: skip
     if strange:
         _log.warning(
             "%s: %d image files do not fit the pattern %s and are left out: %s",
@@ -122,6 +144,8 @@ def find_images(folder: Path, pattern: str, channels: dict[str, str]) -> dict[st
             + (
                 f"found {some_of(strange)}."
                 if strange
+                else f"all {len(ignored)} of them are left out by ignore: {some_of(ignored)}."
+                if ignored
                 else f"no {', '.join(IMAGE_SUFFIXES)} file at all."
             )
         )
@@ -129,6 +153,43 @@ def find_images(folder: Path, pattern: str, channels: dict[str, str]) -> dict[st
         image_id: [files.get(channel, "") for channel in CHANNELS]
         for image_id, files in found.items()
     }
+
+
+def _check_place(
+    parts: dict[str, str], path: str, first: dict[str, str], first_path: str, folder: Path
+) -> None:
+    """Refuses a file of another place than the first one of the same id.
+
+    ``parts``: what the pattern's {id}, and {any} in names of folders, are in the path.
+    """
+    if parts == first:
+        return
+    image_id = parts["id"].replace("/", "_")
+    both = f"{folder}: {first_path} and {path} would be one image, {image_id!r}"
+    if parts["id"] != first["id"]:
+        raise InputError(
+            f"{both}: / in an id becomes _, so {first['id']!r} and {parts['id']!r} are the same."
+            " Rename one of them, or make each folder a source of its own."
+        )
+    raise InputError(
+        f"{both}, with channels in different folders. If these are different images, let {{id}} of"
+        " the pattern cover the folder's name in place of {any}. If they are one image, move its"
+        " channels into one folder, or let {channel} stand in the name of the folder that differs."
+    )
+
+
+def _doubled(first: str, second: str, channel: str, image_id: str, folder: Path) -> str:
+    message = f"{folder}: {first} and {second} are both the {channel} channel of image {image_id!r}"
+    if first != second and nfc(first) == nfc(second):
+        return (
+            f"{message}. Their names differ only in how accented letters are stored (Unicode NFC"
+            f" and NFD: {first!a}, {second!a}), as after copying between a Mac and another"
+            " computer. Remove one."
+        )
+    return (
+        f"{message}. Ids must be unique: remove one, or let {{id}} of the pattern cover more of the"
+        " path."
+    )
 
 
 def tile_starts(length: int, tile: int) -> list[int]:
@@ -143,10 +204,16 @@ def tile_starts(length: int, tile: int) -> list[int]:
     return [k * (length - tile) // (count - 1) for k in range(count)]
 
 
-def complete(files: dict[str, list[str]], folder: Path, settings: dict) -> None:
+def complete(
+    files: dict[str, list[str]],
+    folder: Path,
+    settings: dict,
+    otherwise: str = "set incomplete to quarantine",
+) -> None:
     """Refuses missing channel files, or fills in the names that are expected for them.
 
-    ``files`` of ``find_images``; reads ``channels``, ``pattern`` and ``incomplete``.
+    ``files`` of ``find_images``; reads ``channels``, ``pattern`` and ``incomplete``. ``otherwise``
+    says how to go on without these images.
     """
     texts = settings["channels"]
     for k, channel in enumerate(CHANNELS):
@@ -164,14 +231,14 @@ def complete(files: dict[str, list[str]], folder: Path, settings: dict) -> None:
     if settings["incomplete"] == "stop":
         raise InputError(
             f"{folder}: {len(missing)} channel files are missing: {named}. Add them, remove the"
-            " other files of these images, or set incomplete to quarantine."
+            f" other files of these images, or {otherwise}."
         )
     _log.warning("%s: %d channel files are missing: %s", folder, len(missing), named)
     regex = pattern_regex(settings["pattern"], texts)
     for image_id, k in missing:
-        path = next(path for path in files[image_id] if path)
+        path = nfc(next(path for path in files[image_id] if path))
         start, end = regex.fullmatch(path[: path.rindex(".")]).span("channel")
-        files[image_id][k] = path[:start] + texts[CHANNELS[k]] + path[end:]
+        files[image_id][k] = path[:start] + nfc(texts[CHANNELS[k]]) + path[end:]
 
 
 def _labelled(
@@ -195,7 +262,7 @@ def _labelled(
             first, second = second, first
         message = f"{first}: {len(lacking)} {what} have no {other} {second}: {some_of(lacking)}"
         if settings[key] == "stop":
-            raise InputError(f"{message}. Mend the table, or set {key} to leave_out.")
+            raise InputError(f"{message}. Fix the table, or set {key} to leave_out.")
         _log.warning("%s; left out", message)
     return both
 

@@ -2,6 +2,7 @@
 
 import errno
 import logging
+import os
 import sys
 import time
 from collections.abc import Callable, Iterable
@@ -25,6 +26,7 @@ def run_program(main: Callable[[], None]) -> None:
         force=True,
     )
     logging.captureWarnings(True)
+    sys.argv[1:] = map(_with_home, sys.argv[1:])
     try:
         main()
     except InputError as error:
@@ -42,6 +44,12 @@ def run_program(main: Callable[[], None]) -> None:
             sys.exit(1)
         logging.getLogger("hpaloc").exception("a defect of this program; please report it")
         sys.exit(70)
+
+
+def _with_home(word: str) -> str:
+    """An argument whose ~ the shell left: ``--labels=~/labels.csv``, or a path in quotes."""
+    name, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
+    return f"{name}{equals}{os.path.expanduser(value)}" if value[:2] in ("~", "~/") else word
 
 
 def some_of(things: Iterable[str], count: int = 3) -> str:

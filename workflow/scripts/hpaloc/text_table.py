@@ -1,37 +1,146 @@
-"""CSV tables that are read as text: nothing in them is taken for a number or for missing."""
+"""Tables of text, as people, spreadsheets and programs write them: the one reader of all of them.
 
+Comma, semicolon or tab separate the columns; the encoding is UTF-8, or UTF-16 with a byte-order
+mark. Excel's line ``sep=;`` names the separator. Lines without any text are skipped. All text is
+given in Unicode NFC, so that ids compare equal; nothing is taken for a number or for missing.
+"""
+
+import codecs
 import csv
-from collections.abc import Sequence
+import io
+import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 
 from hpaloc.log import InputError
+from hpaloc.unicode import nfc
+
+_SEPARATORS = ",;\t"
+_SEP_LINE = re.compile(r'"?sep=(.)"?[,;\t]*\r?\n?', re.IGNORECASE)
+_BYTE_ORDER_MARKS = {
+    codecs.BOM_UTF8: "utf-8",
+    codecs.BOM_UTF16_LE: "utf-16-le",
+    codecs.BOM_UTF16_BE: "utf-16-be",
+}
+
+
+# The line of the file where a row begins, counted from 1, and its cells.
+Row = tuple[int, list[str]]
+
+
+class Table(NamedTuple):
+    """The header of a table, the line where it is, and the rows, which are read once."""
+
+    line: int
+    names: list[str]
+    rows: Iterator[Row]
+
+
+def read_table(path: str | Path) -> Table:
+    """A table with a header; the header of an empty file has no cells.
+
+    Raises InputError, also while the rows are read, that names the file, and the line of a row
+    that has not as many cells as the header, of a quote that does not end, and of bytes in
+    another encoding.
+    """
+    rows = _rows(path, as_wide=True)
+    line, names = next(rows, (1, []))
+    return Table(line, names, rows)
+
+
+def read_rows(path: str | Path) -> Iterator[Row]:
+    """All rows of a table, of whatever length, the header too where it has one."""
+    return _rows(path, as_wide=False)
 
 
 def read_text_table(path: str | Path, columns: Sequence[str]) -> pd.DataFrame:
-    """The ``columns`` of a CSV table in UTF-8, all str.
+    """The ``columns`` of a table, all str. Raises InputError where it lacks one of them."""
+    table = read_table(path)
+    names = [name.strip() for name in table.names]
+    if lacking := [name for name in columns if name not in names]:
+        raise InputError(
+            f"{path}: the columns are {', '.join(names) or 'none'};"
+            f" {' and '.join(lacking)} cannot be found."
+        )
+    places = [names.index(name) for name in columns]
+    rows = [[cells[place] for place in places] for _, cells in table.rows]
+    return pd.DataFrame(rows, columns=list(columns), dtype=object)
 
-    Raises InputError for a file that cannot be read, lacks one of them, or has a row of another
-    length than its header.
-    """
+
+def _rows(path: str | Path, as_wide: bool) -> Iterator[Row]:
+    """The rows with text in them; ``as_wide``: all must have as many cells as the first."""
+    text = _text(path)
+    skipped = 0
+    if match := _SEP_LINE.match(text):
+        separator, text, skipped = match[1], text[match.end() :], 1
+    else:
+        separator = _separator(text.lstrip("\r\n").partition("\n")[0])
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+    line, width = skipped + 1, None
     try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file, strict=True)
-            header = next(reader, [])
-            if lacking := [name for name in columns if name not in header]:
-                raise InputError(
-                    f"{path}: the columns are {', '.join(header) or 'none'};"
-                    f" {' and '.join(lacking)} cannot be found."
-                )
-            rows = []
-            for cells in filter(None, reader):
-                if len(cells) != len(header):
-                    raise InputError(
-                        f"{path}, line {reader.line_num}: {len(cells)} cells, the header has"
-                        f" {len(header)}."
-                    )
-                rows.append(cells)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: not a readable CSV table in UTF-8 ({error}).") from error
-    return pd.DataFrame(rows, columns=header, dtype=object)[list(columns)]
+        for cells in reader:
+            if any(cells):  # a spreadsheet's empty rows hold separators only
+                if len(cells) != width:
+                    if width is not None and as_wide:
+                        raise InputError(
+                            f"{path}, line {line}: {separator.join(cells)[:80]!r} has {len(cells)}"
+                            f" cells, the header has {width}. Put cells that hold a {separator!r}"
+                            " in double quotes."
+                        )
+                    width = len(cells)
+                yield line, cells
+            line = skipped + reader.line_num + 1
+    except csv.Error as error:
+        raise InputError(
+            f'{path}, line {line}: not a row of a CSV table ({error}). Look for a quote (") that'
+            " does not end, or that is not doubled within quotes."
+        ) from error
+
+
+def _separator(header: str) -> str:
+    """What cuts the header into most cells; separators in quotes do not count."""
+
+    def cells(separator: str) -> int:
+        try:
+            return len(next(csv.reader([header], delimiter=separator), []))
+        except csv.Error:
+            return 0
+
+    return max(_SEPARATORS, key=cells)
+
+
+def _text(path: str | Path) -> str:
+    try:
+        content = Path(path).read_bytes()
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: there is no such table.") from error
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}).") from error
+    if content.startswith((b"PK\x03\x04", b"\xd0\xcf\x11\xe0")):
+        raise InputError(
+            f"{path}: a workbook of a spreadsheet program or an archive, not a CSV table. Save the"
+            " sheet as CSV UTF-8."
+        )
+    mark = next((mark for mark in _BYTE_ORDER_MARKS if content.startswith(mark)), b"")
+    encoding = _BYTE_ORDER_MARKS.get(mark, "utf-8")
+    content = content[len(mark) :]
+    try:
+        text = content.decode(encoding)
+    except UnicodeDecodeError as error:
+        line = content[: error.start].decode(encoding).count("\n") + 1
+        value = content[error.start : error.end]
+        raise InputError(
+            f"{path}, line {line}: the bytes {value!r} are not {encoding.upper()} text, but of"
+            " another encoding, such as Windows-1252 or Mac Roman, or damaged. Save the table as"
+            " CSV UTF-8."
+        ) from error
+    if "\0" in text:
+        line = text[: text.index("\0")].count("\n") + 1
+        raise InputError(
+            f"{path}, line {line}: holds zero bytes: UTF-16 without a byte-order mark, or no text"
+            " at all. Save the table as CSV UTF-8."
+        )
+    return nfc(text)

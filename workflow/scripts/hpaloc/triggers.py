@@ -50,7 +50,7 @@ def status_of_folder(settings: Mapping[str, Any], source: Path, is_planner: bool
     that was recorded stays.
     """
     folder = Path(settings["folder"])
-    states = image_states(folder) if folder.is_dir() else None
+    states = image_states(folder, settings["ignore"]) if folder.is_dir() else None
     return _status(source / "raw" / FILE_NAME, states, is_planner)
 
 

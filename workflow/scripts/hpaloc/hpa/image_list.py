@@ -7,7 +7,7 @@ import pandas as pd
 
 from hpaloc.hpa.atlas import ATLAS_SCHEMA, LEFT_OUT_COLUMNS, name_columns
 from hpaloc.hpa.names import channel_addresses, parse_image_id
-from hpaloc.label_table import read_labels
+from hpaloc.label_table import RENAME_COLUMNS, labelled_rows
 from hpaloc.log import InputError, some_of
 
 log = logging.getLogger("hpaloc")
@@ -28,17 +28,19 @@ def read_image_list(
     as are a malformed table, a doubled id, and a list without any image.
     """
     rows, left_out = [], []
-    for number, (image_id, about) in enumerate(read_labels(path, _COLUMNS).items()):
+    for number, (line, image_id, labels, about) in enumerate(
+        labelled_rows(path, _COLUMNS, RENAME_COLUMNS)
+    ):
         try:
-            name = parse_image_id(image_id, f"image {number + 1}")
+            name = parse_image_id(image_id, f"line {line}")
         except InputError as error:
             if bad_entries == "stop":
-                raise InputError(f"{path}, {error} Mend it, or set bad_entries: skip.") from None
+                raise InputError(f"{path}, {error} Fix it, or set bad_entries: skip.") from None
             left_out.append((Path(path).name, str(error)))
             continue
         (url,) = channel_addresses(name, "blue_red_green", [_COMPOSITE])
-        known = {key: about.get(key) for key in ("gene", "cell_line", "labels")}
-        rows.append({**known, **name_columns(name), "walk": number, "url": url})
+        known = {key: about.get(key) for key in ("gene", "cell_line")}
+        rows.append({**known, "labels": labels, **name_columns(name), "walk": number, "url": url})
     if not rows:
         raise InputError(
             f"{path}: no row names an atlas image. {some_of(reason for _, reason in left_out)}"

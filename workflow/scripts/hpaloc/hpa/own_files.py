@@ -22,3 +22,8 @@ def genes_files(settings: dict[str, Any]) -> list[str]:
     """What the genes whose entries are fetched are chosen from; nothing where that is fetched."""
     table = settings["genes_table"]
     return [table] if settings["index"] == "atlas" and table is not None else []
+
+
+def is_list(index: str) -> bool:
+    """Whether the ``index`` of an hpa source is a list of images, not a folder of entries."""
+    return index.lower().endswith((".csv", ".tsv", ".txt"))

@@ -4,7 +4,6 @@ import csv
 import functools
 import hashlib
 import logging
-import re
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,8 @@ from hpaloc.hpa.genes import chosen_genes, read_genes
 from hpaloc.hpa.names import is_sirna
 from hpaloc.log import InputError, some_of
 from hpaloc.proteins import antibody_number, comparable_genes
+from hpaloc.text_table import read_rows
+from hpaloc.unicode import nfc
 
 log = logging.getLogger("hpaloc")
 
@@ -113,8 +114,8 @@ def paper_images(atlas: pd.DataFrame) -> pd.DataFrame:
             "walk: paper: this is not the paper's walk, so its numbers name other images: "
             + "; ".join(faults)
             + ". Every gene of release 18's subcellular_location.tsv is needed: see left_out.csv"
-            " beside the index for entries that are missing, remove damaged ones from the"
-            " downloads so that they are fetched again, or choose walk: all."
+            " beside the index for entries that are missing, replace damaged ones (those that are"
+            " removed from the downloads are fetched again), or choose walk: all."
         )
     return images
 
@@ -154,7 +155,7 @@ def _of_genes(images: pd.DataFrame, settings: dict[str, Any]) -> pd.DataFrame:
 
 
 def _of_ids(images: pd.DataFrame, ids: list[str] | str) -> pd.DataFrame:
-    wanted = read_ids(ids) if isinstance(ids, str) else ids
+    wanted = read_ids(ids) if isinstance(ids, str) else [nfc(image_id) for image_id in ids]
     if unknown := sorted(set(wanted) - set(images["image_id"].dropna())):
         raise InputError(
             f"select.ids: {len(unknown)} ids are not in the list of images: {some_of(unknown)}."
@@ -164,19 +165,20 @@ def _of_ids(images: pd.DataFrame, ids: list[str] | str) -> pd.DataFrame:
 
 
 def read_ids(path: str | Path) -> list[str]:
-    """Image ids of a text file, one a line, or of the first column of a CSV table.
+    """Image ids of a text file, one a line, or of a CSV table, in Unicode NFC.
 
-    A header ``Id`` or ``image_id`` is no id. Raises InputError for a file that cannot be read and
-    one without ids.
+    They are in the column ``Id`` or ``image_id`` of a table with a header, else in the first one.
+    Raises InputError for a file that cannot be read and one without ids.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"select.ids: {path} cannot be read ({error}).") from error
-    words = [re.split(r"[,;\t]", line)[0].strip().strip('"') for line in text.splitlines()]
-    ids = [word for word in words if word]
-    if ids and ids[0].lower() in ("id", "image_id"):
-        del ids[0]
+        rows = [cells for _, cells in read_rows(path)]
+    except InputError as error:
+        raise InputError(f"select.ids: {error}") from error
+    header = [name.strip().lower() for name in rows[0]] if rows else []
+    named = [place for place, name in enumerate(header) if name in ("id", "image_id")]
+    place = named[0] if named else 0
+    ids = [cells[place].strip() for cells in rows[bool(named) :] if len(cells) > place]
+    ids = [image_id for image_id in ids if image_id]
     if not ids:
         raise InputError(f"select.ids: {path} holds no image ids.")
     return ids

@@ -120,8 +120,8 @@ def _tell_left_out(folder: str | Path, left_out: list[tuple[str, str]], bad_entr
     listed = some_of(f"{file}: {reason}" for file, reason in left_out)
     if bad_entries == "stop":
         raise InputError(
-            f"{folder}: {len(left_out)} files are no gene entries ({listed}). Remove them so that"
-            " they are fetched again, or set bad_entries: skip."
+            f"{folder}: {len(left_out)} files are no gene entries ({listed}). Replace or"
+            " remove them (those of the downloads are fetched again), or set bad_entries: skip."
         )
     log.warning("%s: %d files are no gene entries, left out: %s", folder, len(left_out), listed)
 

@@ -14,9 +14,10 @@ from hpaloc.archive import Archive, BadMember
 from hpaloc.classes import CHANNELS
 from hpaloc.file_facts import file_columns, image_size, scan_files
 from hpaloc.kaggle.files import describe_images, describe_table, image_names
-from hpaloc.label_table import read_labels
+from hpaloc.label_table import Advice, read_labels
 from hpaloc.listing import list_images
 from hpaloc.log import InputError, some_of
+from hpaloc.unicode import nfc
 
 _log = logging.getLogger("hpaloc")
 
@@ -36,7 +37,7 @@ def index_part(name: str, files: dict[str, Any], workers: int) -> pd.DataFrame:
     """
     part, table_path = files["part"], Path(files["table"]["path"])
     _check_unchanged(files)
-    table = read_labels(table_path, _COLUMNS[part])
+    table = read_labels(table_path, _COLUMNS[part], _NOT_THE_TABLE)
     with _opened(files["images"]) as (names, read):
         paths = _channels_of(names, files["images"])
         _check_complete(table, paths, table_path, Path(files["images"]["path"]))
@@ -78,6 +79,10 @@ def _check_unchanged(files: dict[str, Any]) -> None:
         raise InputError(f"{images}: has changed since it was found. {_AGAIN}")
 
 
+_NOT_THE_TABLE = Advice(
+    *["This is not the competition's table: download it again, or index these as a local source."]
+    * 2
+)
 _AGAIN = "Put it back, or delete the source's raw/files.json and run again."
 
 
@@ -119,7 +124,7 @@ def _channels_of(names: list[str], images: dict[str, Any]) -> dict[str, dict[str
         if match is None:
             strange.append(name)
         else:
-            found.setdefault(match[1], {})[match[2]] = name
+            found.setdefault(nfc(match[1]), {})[match[2]] = name
     if strange:
         _log.warning(
             "%s: %d images are not named <id>_<channel>.png and are left out: %s",
