@@ -1,7 +1,6 @@
 """Lists the images that entries of the atlas name, labelled by the paper's rule."""
 
-import argparse
-
+from hpaloc.arguments import Parser, input_file, input_folder
 from hpaloc.files import write_csv, write_text
 from hpaloc.hpa.atlas import write_atlas
 from hpaloc.hpa.image_list import read_image_list
@@ -11,21 +10,31 @@ from hpaloc.provenance import record
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(description=__doc__)
     source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--xml", metavar="FOLDER", help="folder of entries, .xml or .xml.gz")
-    source.add_argument("--list", metavar="CSV", help="list of images, columns Id and Target")
-    source.add_argument("--entries", help="table of fetched entries, with --downloads")
-    parser.add_argument("--downloads", help="folder where the paths of --entries start")
+    source.add_argument(
+        "--xml", type=input_folder, metavar="FOLDER", help="folder of entries, .xml or .xml.gz"
+    )
+    source.add_argument(
+        "--list", type=input_file, metavar="CSV", help="list of images, columns Id and Target"
+    )
+    source.add_argument(
+        "--entries", type=input_file, help="table of fetched entries, with --downloads"
+    )
+    parser.add_input_folder(
+        "--downloads", required=False, help="folder where the paths of --entries start"
+    )
     parser.add_argument(
         "--bad-entries", choices=("skip", "stop"), default="skip",
         help="what a file that is no gene entry does: it is listed and skipped, or the run stops",
     )  # fmt: skip
-    parser.add_argument("--index", required=True, help="out: list of the images (Parquet)")
-    parser.add_argument("--digest", help="out: sha256 of the list")
+    parser.add_output("--index", help="out: list of the images (Parquet)")
+    parser.add_output("--digest", required=False, help="out: sha256 of the list")
     parser.add_argument("--listing", help="digest of the user's own list, to be kept")
-    parser.add_argument("--listing-out", help="out: that digest")
-    parser.add_argument("--left-out", help="out: files that are no gene entries, and why (CSV)")
+    parser.add_output("--listing-out", required=False, help="out: that digest")
+    parser.add_output(
+        "--left-out", required=False, help="out: files that are no gene entries, and why (CSV)"
+    )
     parser.add_argument("--workers", type=int, default=1, help="processes that read entries")
     arguments = parser.parse_args(argv)
     if arguments.entries and not arguments.downloads:

@@ -28,6 +28,10 @@ def written_whole(path: str | Path) -> Iterator[Path]:
     try:
         yield aside
         os.replace(aside, path)
+    except OSError as error:
+        if error.filename in (None, str(aside)):  # PyArrow names no file, and nobody knows aside
+            error.filename = str(path)
+        raise
     finally:
         aside.unlink(missing_ok=True)
 
@@ -49,6 +53,18 @@ def write_text(text: str, path: str | Path) -> None:
 
 def write_json(value: Any, path: str | Path) -> None:
     write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", path)
+
+
+def read_json(path: str | Path, *keys: str) -> dict[str, Any]:
+    """The object of a JSON file; InputError where it cannot be read, or lacks one of ``keys``."""
+    try:
+        value = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: not a readable JSON file ({error}).") from error
+    for key in keys:
+        if not isinstance(value, dict) or key not in value:
+            raise InputError(f"{path}: the key {key!r} is missing; is this another file?")
+    return value
 
 
 def map_array(path: str | Path) -> np.ndarray:

@@ -15,6 +15,15 @@ from hpaloc.log import InputError
 
 MEAN = "mean"
 
+# The columns that are read of each table.
+COUNTS = ("fold", "class", "count")
+STEPS = ("epoch", "step", "phase", "macro_f1", "micro_precision", "micro_recall")
+EPOCHS = ("epoch", "exported", "validation_macro_f1")
+METRICS = ("fold", "strategy", "metric", "value")
+PER_CLASS = ("fold", "strategy", "name", "support", "precision")
+SPEED = ("format", "batch_size", "seconds_per_image")
+PUBLISHED = ("quantity", "published", "unit", "note", "source")
+
 
 class Value(NamedTuple):
     first: float | int | str | None

@@ -18,6 +18,11 @@ COLOURS = {
     "rest": "grey",
 }
 
+COLUMNS = (
+    "part", "milliseconds", "share", "step_milliseconds", "images_per_second", "steps", "network",
+    "image_size", "batch_size", "device",
+)  # fmt: skip
+
 
 def draw(table: pd.DataFrame, style: dict[str, Any]) -> Figure:
     """A bar for each part of a step (rows of hpaloc.training_step), the first one uppermost."""

@@ -1,0 +1,33 @@
+"""Tables that programs made for each other, read with their columns checked."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+
+from hpaloc.log import InputError
+
+# pd.read_csv: every cell is the text that the file has.
+AS_TEXT = {"dtype": str, "keep_default_na": False}
+
+
+def read_table(path: str | Path, columns: Sequence[str], **csv: Any) -> pd.DataFrame:
+    """A CSV or Parquet table (by its suffix) that has at least ``columns``.
+
+    ``csv`` are options of pd.read_csv. Raises InputError for a file that cannot be read or lacks
+    a column.
+    """
+    path = Path(path)
+    try:
+        frame = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path, **csv)
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise InputError(f"{path}: not a readable table ({error}).") from None
+    missing = [name for name in columns if name not in frame.columns]
+    if missing:
+        raise InputError(
+            f"{path}: the column {missing[0]!r} is missing; it has"
+            f" {', '.join(map(str, frame.columns))}."
+        )
+    return frame
