@@ -13,7 +13,7 @@ from hpaloc.augment import build
 from hpaloc.checkpoint import load_checkpoint
 from hpaloc.compute import choose_compute
 from hpaloc.export import Outputs, export
-from hpaloc.files import sha256_of_file
+from hpaloc.files import read_digest, sha256_of_file
 from hpaloc.fold_data import fold_data
 from hpaloc.keeper import Keeper
 from hpaloc.lease import LEASE_S, leased
@@ -69,8 +69,8 @@ def main(argv: list[str] | None = None) -> None:
     key = {
         "recipe": args.recipe,
         "fold": args.fold,
-        "arrays": args.arrays_digest.read_text().strip(),
-        "folds": args.folds_digest.read_text().strip(),
+        "arrays": read_digest(args.arrays_digest),
+        "folds": read_digest(args.folds_digest),
         "pretrained": sha256_of_file(args.pretrained) if args.pretrained else None,
         "code": args.code,
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -89,6 +90,18 @@ def write_digest(of: str | Path, path: str | Path) -> None:
     ``ancient`` and its digest file as the trigger.
     """
     write_text(f"{sha256_of_file(of)}\n", path)
+
+
+def read_digest(path: str | Path) -> str:
+    """The lines of a file of ``write_digest`` or ``hpaloc.index.write_index``, without the last
+    line break; InputError for any other file."""
+    try:
+        text = Path(path).read_text(encoding="ascii").strip()
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: not a readable file of sha256 sums ({error}).") from error
+    if not re.fullmatch(r"([0-9a-f]{64}\n)*[0-9a-f]{64}", text):
+        raise InputError(f"{path}: not a file of sha256 sums.")
+    return text
 
 
 def canonical_json(value: Any) -> str:

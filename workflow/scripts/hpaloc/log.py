@@ -2,6 +2,7 @@
 
 import errno
 import logging
+import os
 import sys
 import time
 from collections.abc import Callable, Iterable
@@ -50,7 +51,7 @@ def run_program(main: Callable[[], None]) -> None:
     except Exception as error:
         if isinstance(error, OSError) and (advice := _ADVICE.get(error.errno)):
             file = error.filename or "a file of this job"
-            logging.getLogger("hpaloc").error("%s: %s. %s", file, error.strerror, advice)
+            logging.getLogger("hpaloc").error("%s: %s. %s", file, os.strerror(error.errno), advice)
             sys.exit(1)
         logging.getLogger("hpaloc").exception("a defect of this program; please report it")
         sys.exit(70)
