@@ -28,6 +28,7 @@ from hpaloc.arguments import (
     optional_folder,
     output_file,
     output_folder,
+    positive,
 )
 from hpaloc.digest import SCRIPTS
 from hpaloc.files import write_csv, write_json, write_parquet
@@ -410,6 +411,15 @@ def test_json_that_is_not_is_told(capsys) -> None:
         parser.parse_args(["--recipe", "{'a': 1}"])
     assert end.value.code == 2
     assert "--recipe: \"{'a': 1}\" is not JSON" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "1.5", "two", ""])
+def test_a_number_of_threads_that_is_none_is_told(text, capsys) -> None:
+    with pytest.raises(SystemExit) as end:
+        parsed("--threads", text, threads=positive)
+    assert end.value.code == 2
+    assert f"{text!r} is not a whole number from 1" in capsys.readouterr().err
+    assert parsed("--threads", "12", threads=positive).threads == [12]
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import logging
 
 import pandas as pd
 
-from hpaloc.arguments import Parser
+from hpaloc.arguments import Parser, positive
 from hpaloc.audit.groups import read_groups
 from hpaloc.audit.leakage import (
     BETWEEN,
@@ -37,7 +37,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_output("--summary", help="output: counts (CSV)")
     parser.add_output("--images", help="output: every test image (Parquet)")
     parser.add_output("--digest", help="output: sha256 of that table")
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--threads", type=positive, default=1)
     args = parser.parse_args(argv)
 
     train, test = read_index(args.train_arrays), read_index(args.test_arrays)

@@ -2,7 +2,7 @@
 
 import logging
 
-from hpaloc.arguments import Parser
+from hpaloc.arguments import Parser, positive
 from hpaloc.audit.groups import duplicate_groups
 from hpaloc.audit.pairs import pairs_table, twins_within
 from hpaloc.audit.table import read_hashes
@@ -21,7 +21,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_output("--pairs", help="output: twins (CSV)")
     parser.add_output("--groups", help="output: image_id, duplicates (Parquet)")
     parser.add_output("--digest", help="output: sha256 of the groups")
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--threads", type=positive, default=1)
     args = parser.parse_args(argv)
 
     index = read_index(args.arrays)

@@ -1,6 +1,6 @@
 """Fetches the image files of one shard of an atlas selection, four channels an image."""
 
-from hpaloc.arguments import Parser
+from hpaloc.arguments import Parser, positive
 from hpaloc.files import write_parquet
 from hpaloc.hpa.images import fetch_images
 from hpaloc.log import run_program
@@ -12,7 +12,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = Parser(description=__doc__)
     parser.add_input("--images", help="the selected images (Parquet)")
     parser.add_argument("--shard", type=int, required=True, help="number of the shard, from 0")
-    parser.add_argument("--shards", type=int, required=True, help="number of shards")
+    parser.add_argument("--shards", type=positive, required=True, help="number of shards")
     parser.add_json("--settings", help="settings of the source, JSON")
     parser.add_output_folder("--downloads", help="folder of downloads")
     parser.add_json("--network", help="limits and timeouts, JSON")

@@ -4,7 +4,7 @@ import logging
 
 import numpy as np
 
-from hpaloc.arguments import Parser
+from hpaloc.arguments import Parser, positive
 from hpaloc.audit.hashes import hash_arrays
 from hpaloc.audit.table import write_hashes
 from hpaloc.files import write_digest
@@ -20,7 +20,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_input("--arrays", help="index of the arrays (Parquet)")
     parser.add_output("--hashes", help="output: a row per image (Parquet)")
     parser.add_output("--digest", help="output: sha256 of the hashes")
-    parser.add_argument("--threads", type=int, default=1, help="images hashed at a time")
+    parser.add_argument("--threads", type=positive, default=1, help="images hashed at a time")
     args = parser.parse_args(argv)
 
     frame, shards = open_arrays(args.arrays)

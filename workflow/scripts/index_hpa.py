@@ -1,6 +1,6 @@
 """Lists the images that entries of the atlas name, labelled by the paper's rule."""
 
-from hpaloc.arguments import Parser, input_file, input_folder
+from hpaloc.arguments import Parser, input_file, input_folder, positive
 from hpaloc.files import write_csv, write_text
 from hpaloc.hpa.atlas import write_atlas
 from hpaloc.hpa.image_list import read_image_list
@@ -35,7 +35,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_output(
         "--left-out", required=False, help="out: files that are no gene entries, and why (CSV)"
     )
-    parser.add_argument("--workers", type=int, default=1, help="processes that read entries")
+    parser.add_argument("--workers", type=positive, default=1, help="processes that read entries")
     arguments = parser.parse_args(argv)
     if arguments.entries and not arguments.downloads:
         parser.error("--entries needs --downloads")

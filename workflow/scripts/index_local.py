@@ -1,6 +1,6 @@
 """Indexes a folder of a user's own images as a source."""
 
-from hpaloc.arguments import Parser
+from hpaloc.arguments import Parser, positive
 from hpaloc.files import sha256_of_file, write_json
 from hpaloc.index import write_index
 from hpaloc.listing import list_images, listing_digest
@@ -16,7 +16,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_output("--index", help="out: index of the images (Parquet)")
     parser.add_output("--digest", help="out: sha256 of the index")
     parser.add_output("--settings-out", help="out: settings as resolved (JSON)")
-    parser.add_argument("--workers", type=int, default=1, help="threads that read files")
+    parser.add_argument("--workers", type=positive, default=1, help="threads that read files")
     arguments = parser.parse_args(argv)
 
     settings = arguments.settings

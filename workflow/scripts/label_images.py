@@ -1,9 +1,9 @@
 """Labels of a folder of 8-bit images, straight from the files: no source, no arrays, no run.
 
-The labels are those of a run on the same folder. Every image goes through the same steps: first
-to the size of the run's arrays, then to the network's, with the views that the recipe averages in
-predictions. With the run's backend, device, batch size and number of threads (torch_threads),
-probabilities are the same to the byte; otherwise they differ by rounding.
+The labels are those of a run on the same folder without tiles. Every image goes through the same
+steps: first to the size of the run's arrays, then to the network's, with the views that the recipe
+averages in predictions. With the run's backend, device, batch size and number of threads
+(torch_threads), probabilities are the same to the byte; otherwise they differ by rounding.
 """
 
 import argparse
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hpaloc.arguments import Parser
+from hpaloc.arguments import Parser, positive
 from hpaloc.backends import BACKENDS, ready
 from hpaloc.calling import labels_table, read_thresholds, strategy_thresholds, submission_table
 from hpaloc.classes import CHANNELS, PROBABILITY_COLUMNS
@@ -61,7 +61,7 @@ def main(argv: list[str] | None = None) -> None:
     )
     parser.add_argument(
         "--arrays-size",
-        type=int,
+        type=positive,
         help="pixels per side of the run's arrays (arrays.size); needed only for networks of an"
         " older version, whose model.json does not say it",
     )
@@ -71,10 +71,15 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--backend", choices=BACKENDS, default="torch", help="on the CPU")
     parser.add_argument("--gpus", type=int, default=1, help="0: run on the CPU")
     parser.add_argument(
-        "--threads", type=int, default=len(os.sched_getaffinity(0)), help="that read and compute"
+        "--threads",
+        type=positive,
+        default=len(os.sched_getaffinity(0)),
+        help="that read and compute",
     )
     parser.add_argument(
-        "--batch-size", type=int, help="images at a time (default: that of the networks' recipe)"
+        "--batch-size",
+        type=positive,
+        help="images at a time (default: that of the networks' recipe)",
     )
     parser.add_output("--labels", help="output: Id, Predicted, Names (CSV)")
     parser.add_output(

@@ -2,7 +2,7 @@
 
 import logging
 
-from hpaloc.arguments import Parser
+from hpaloc.arguments import Parser, positive
 from hpaloc.audit.groups import read_groups
 from hpaloc.files import write_csv, write_digest, write_parquet
 from hpaloc.folds import fold_counts, make_folds
@@ -16,7 +16,7 @@ log = logging.getLogger("hpaloc")
 def main(argv: list[str] | None = None) -> None:
     parser = Parser(description=__doc__)
     parser.add_input("--arrays", help="index of the arrays (Parquet)")
-    parser.add_argument("--n", required=True, type=int, help="number of folds")
+    parser.add_argument("--n", required=True, type=positive, help="number of folds")
     parser.add_argument("--seed", required=True, type=int)
     parser.add_json(
         "--group-by",

@@ -2,7 +2,7 @@
 
 import logging
 
-from hpaloc.arguments import Parser
+from hpaloc.arguments import Parser, positive
 from hpaloc.backends import BACKENDS, ready
 from hpaloc.compute import choose_compute
 from hpaloc.feed import n_views, view_batches
@@ -21,7 +21,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = Parser(description=__doc__)
     parser.add_input("--arrays", help="index of the arrays (Parquet)")
     parser.add_argument("--part", required=True, type=int, help="number of the part, from 0")
-    parser.add_argument("--parts", required=True, type=int, help="number of parts")
+    parser.add_argument("--parts", required=True, type=positive, help="number of parts")
     parser.add_argument("--folds", required=True, type=int, nargs="+")
     parser.add_input("--weights", nargs="+", help="of the folds, in order")
     parser.add_input("--models", nargs="+", help="model.json, in order")

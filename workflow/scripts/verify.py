@@ -10,7 +10,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from hpaloc.arguments import Parser
+from hpaloc.arguments import Parser, positive
 from hpaloc.log import InputError, run_program, some_of
 from hpaloc.provenance import CONFIGS, SCRATCH, SUFFIX
 from hpaloc.verification import Fault, Findings, Job, freely_deleted, repairs, verify
@@ -24,7 +24,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--run", help="only this run and what it was made of; `config` is the unnamed"
     )
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="files at a time")
+    parser.add_argument(
+        "--threads", type=positive, default=os.cpu_count() or 1, help="files at a time"
+    )
     args = parser.parse_args(argv)
 
     if not args.results.is_dir():

@@ -11,6 +11,7 @@ import errno
 import glob
 import json
 import os
+import re
 import struct
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -60,6 +61,13 @@ def json_value(text: str) -> Any:
     except ValueError as error:
         start = text if len(text) <= 60 else f"{text[:60]}…"
         raise argparse.ArgumentTypeError(f"{start!r} is not JSON ({error})") from None
+
+
+def positive(text: str) -> int:
+    """The type of an option that is a whole number from 1."""
+    if not re.fullmatch(r"[0-9]+", text) or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1")
+    return int(text)
 
 
 class Parser(argparse.ArgumentParser):
