@@ -59,6 +59,7 @@ def main(argv: list[str] | None = None) -> None:
     published = read_table(
         args.published,
         ("image_size", "batch_size", "format", "gpu", "cpu", "seconds_per_image"),
+        numbers=("image_size", "batch_size", "seconds_per_image"),
     )
     runs = {  # a backend is prepared for a size of batches
         batch_size: ready([network], recipe | {"batch_size": batch_size}, args.backend, compute)[0]

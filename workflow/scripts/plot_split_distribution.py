@@ -15,7 +15,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
 
     look = style.apply(args.style)
-    counts = read_table(args.counts, split.COLUMNS)
+    counts = read_table(args.counts, split.COLUMNS, split.NUMBERS)
     style.finish(split.draw(counts, args.fold, look), args)
     record(args, [args.png, args.pdf])
 

@@ -14,7 +14,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
 
     look = style.apply(args.style)
-    times = read_table(args.times, training_step.COLUMNS)
+    times = read_table(args.times, training_step.COLUMNS, training_step.NUMBERS)
     style.finish(training_step.draw(times, look), args)
     record(args, [args.png, args.pdf])
 

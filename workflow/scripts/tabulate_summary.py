@@ -37,7 +37,7 @@ def main(argv: list[str] | None = None) -> None:
         [read_index(path)["cell_line"].dropna() for path in (args.train_arrays, args.test_arrays)]
     )
     folds = read_table(args.fold_table, ["fold"])
-    counts = read_table(args.fold_counts, summary.COUNTS)
+    counts = read_table(args.fold_counts, summary.COUNTS, numbers=summary.COUNTS)
     steps = [read_table(path, summary.STEPS) for path in args.steps]
     epochs = [read_table(path, summary.EPOCHS) for path in args.epochs]
     words = {"fold": str, "strategy": str}
@@ -45,7 +45,7 @@ def main(argv: list[str] | None = None) -> None:
     per_class = read_table(args.per_class, summary.PER_CLASS, dtype=words)
     thresholds = read_thresholds(args.thresholds)
     comparison = read_table(args.human_vs_machine, ["metric"], **AS_TEXT)
-    speed = read_table(args.speed, summary.SPEED)
+    speed = read_table(args.speed, summary.SPEED, numbers=summary.SPEED[1:])
     published = read_table(args.published, summary.PUBLISHED, **AS_TEXT)
     values = (
         summary.of_data(folds, counts, cell_lines)

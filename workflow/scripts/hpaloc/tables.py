@@ -13,11 +13,13 @@ from hpaloc.log import InputError
 AS_TEXT = {"dtype": str, "keep_default_na": False}
 
 
-def read_table(path: str | Path, columns: Sequence[str], **csv: Any) -> pd.DataFrame:
+def read_table(
+    path: str | Path, columns: Sequence[str], numbers: Sequence[str] = (), **csv: Any
+) -> pd.DataFrame:
     """A CSV or Parquet table (by its suffix) that has at least ``columns``.
 
-    ``csv`` are options of pd.read_csv. Raises InputError for a file that cannot be read or lacks
-    a column.
+    Those in ``numbers`` have a number in every row. ``csv`` are options of pd.read_csv. Raises
+    InputError for a file that cannot be read, lacks a column, or has no number where one is due.
     """
     path = Path(path)
     try:
@@ -30,4 +32,11 @@ def read_table(path: str | Path, columns: Sequence[str], **csv: Any) -> pd.DataF
             f"{path}: the column {missing[0]!r} is missing; it has"
             f" {', '.join(map(str, frame.columns))}."
         )
+    for name in numbers:
+        bad = pd.to_numeric(frame[name], errors="coerce").isna().to_numpy()
+        if bad.any():
+            row = bad.argmax()
+            raise InputError(
+                f"{path}: row {row + 1} has {str(frame[name].iloc[row])!r} in the column {name!r}, where a number is expected. The file is damaged: make it again."
+            )
     return frame

@@ -10,6 +10,7 @@ from hpaloc.figures import style as look
 from hpaloc.log import InputError
 
 COLUMNS = ("fold", "split", "class", "name", "count", "expected", "deviation")
+NUMBERS = ("fold", "class", "count", "expected", "deviation")
 
 
 def draw(counts: pd.DataFrame, fold: int, style: dict[str, Any]) -> Figure:

@@ -9,12 +9,11 @@ from hpaloc import tables
 from hpaloc.log import InputError
 
 
-def read_table(path: str | Path, columns: Sequence[str]) -> pd.DataFrame:
-    """A CSV or Parquet table (by its suffix) that has at least ``columns``.
-
-    Raises InputError for a file that cannot be read, lacks a column or has no rows.
-    """
-    frame = tables.read_table(path, columns)
+def read_table(
+    path: str | Path, columns: Sequence[str], numbers: Sequence[str] = ()
+) -> pd.DataFrame:
+    """A table as of hpaloc.tables.read_table; InputError also where it has no rows."""
+    frame = tables.read_table(path, columns, numbers)
     if frame.empty:
         raise InputError(f"{path}: the table has no rows, so there is nothing to draw.")
     return frame

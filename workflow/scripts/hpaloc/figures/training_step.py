@@ -18,10 +18,11 @@ COLOURS = {
     "rest": "grey",
 }
 
-COLUMNS = (
-    "part", "milliseconds", "share", "step_milliseconds", "images_per_second", "steps", "network",
-    "image_size", "batch_size", "device",
+NUMBERS = (
+    "milliseconds", "share", "step_milliseconds", "images_per_second", "steps", "image_size",
+    "batch_size",
 )  # fmt: skip
+COLUMNS = ("part", "network", "device", *NUMBERS)
 
 
 def draw(table: pd.DataFrame, style: dict[str, Any]) -> Figure:
