@@ -37,6 +37,7 @@ def read_table(
         if bad.any():
             row = bad.argmax()
             raise InputError(
-                f"{path}: row {row + 1} has {str(frame[name].iloc[row])!r} in the column {name!r}, where a number is expected. The file is damaged: make it again."
+                f"{path}: row {row + 1} has {str(frame[name].iloc[row])!r} in the column"
+                f" {name!r}, where a number is expected. The file is damaged: make it again."
             )
     return frame
