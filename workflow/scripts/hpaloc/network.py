@@ -161,7 +161,7 @@ def load_network(weights: str | Path, model_json: str | Path) -> tuple[Network, 
 
     Raises InputError where the two files do not belong together.
     """
-    model = read_json(model_json, "recipe", "image_size", "network")
+    model = read_json(model_json, "recipe", "image_size")
     network = build_network(model["recipe"])
     tensors = _read_tensors(weights)
     _check_tensors(tensors, network.state_dict(), weights)
