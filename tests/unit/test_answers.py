@@ -119,7 +119,7 @@ def test_a_missing_file_is_refused(tmp_path):
 
 def test_an_output_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "metrics.csv").mkdir()
-    with pytest.raises(InputError, match=r"metrics\.csv: cannot be written"):
+    with pytest.raises(InputError, match=r"metrics\.csv: is a folder"):
         score(tmp_path, "Id,Target\na,1\n", "Id,Predicted\na,1\n")
 
 

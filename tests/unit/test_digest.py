@@ -10,7 +10,7 @@ from hpaloc.digest import SCRIPTS, code_digest, program_files
 
 PROGRAM = '''"""Docstring."""
 from hpaloc.tool import work
-from hpaloc import log
+from hpaloc import arguments, log
 from hpaloc.provenance import NOTED
 
 
@@ -25,6 +25,7 @@ def scripts(tmp_path: Path) -> Path:
     (tmp_path / "hpaloc").mkdir()
     (tmp_path / "hpaloc" / "__init__.py").write_text("")
     (tmp_path / "hpaloc" / "log.py").write_text("LEVEL = 1\n")
+    (tmp_path / "hpaloc" / "arguments.py").write_text("CHECKS = 1\n")
     (tmp_path / "hpaloc" / "provenance.py").write_text("NOTED = 1\n")
     (tmp_path / "hpaloc" / "deep.py").write_text("FACTOR = 2\n")
     (tmp_path / "hpaloc" / "other.py").write_text("UNUSED = 2\n")
@@ -47,6 +48,7 @@ def scripts(tmp_path: Path) -> Path:
         ("program.py", "work(1)", "work(\n        1,\n    )", False),
         ("hpaloc/other.py", "2", "3", False),
         ("hpaloc/log.py", "1", "2", False),
+        ("hpaloc/arguments.py", "1", "2", False),
         ("hpaloc/provenance.py", "1", "2", False),
     ],
 )

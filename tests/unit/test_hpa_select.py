@@ -257,7 +257,7 @@ def test_program(tmp_path, inputs_of):
     assert run(ids=str(ids)) != first
     assert inputs_of(outputs[0]) == {str(index), str(ids)}
     index.write_bytes(b"no list")
-    with pytest.raises(InputError, match="not a readable list"):
+    with pytest.raises(InputError, match="is not a Parquet file"):
         run()
 
 

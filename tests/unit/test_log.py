@@ -17,10 +17,15 @@ from hpaloc.log import InputError, run_program
             1,
             "out.parquet: No space",
         ),
+        (OSError(errno.EFBIG, "", "out.csv"), 1, "out.csv: File too large. Make room"),
+        (OSError(errno.EROFS, "", "a/out.csv"), 1, "a/out.csv: Read-only file system. Check"),
+        (PermissionError(errno.EACCES, "", "in.csv"), 1, "in.csv: Permission denied. Check"),
+        (FileNotFoundError(errno.ENOENT, "", "gone"), 1, "gone: No such file or directory. Check"),
+        (OSError(errno.EIO, ""), 1, "a file of this job: Input/output error. The disk"),
         (KeyboardInterrupt(), 130, "run again to go on"),
     ],
 )
-def test_what_a_user_can_mend_ends_in_words(capsys, error, status, said):
+def test_what_a_user_can_mend_ends_in_words(capsys, logging_kept, error, status, said):
     def main():
         raise error
 
@@ -32,11 +37,16 @@ def test_what_a_user_can_mend_ends_in_words(capsys, error, status, said):
     assert "Traceback" not in told
 
 
-def test_a_defect_keeps_its_traceback(capsys):
+@pytest.mark.parametrize("error", [ZeroDivisionError(), OSError(errno.EINVAL, "")])
+def test_a_defect_keeps_its_traceback(capsys, logging_kept, error):
+    def main():
+        raise error
+
     with pytest.raises(SystemExit) as end:
-        run_program(lambda: 1 / 0)
+        run_program(main)
     assert end.value.code == 70
-    assert "ZeroDivisionError" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "Traceback" in told and type(error).__name__ in told
 
 
 def test_home_folders_that_the_shell_left_are_expanded(monkeypatch):

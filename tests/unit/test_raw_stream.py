@@ -1,5 +1,6 @@
 import json
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -16,17 +17,32 @@ import measure_speed
 from hpaloc import raw_stream
 from hpaloc.calling import threshold_table
 from hpaloc.classes import CHANNELS, PROBABILITY_COLUMNS
-from hpaloc.convert import convert_shard
+from hpaloc.compute import choose_compute
+from hpaloc.convert import convert_shard, index_arrays, list_quarantine
+from hpaloc.feed import Arrays, Batch, n_draws, view_batches
 from hpaloc.files import write_csv
-from hpaloc.geometry import dihedral
 from hpaloc.index import read_index, write_index
 from hpaloc.local import find_images, index_folder
 from hpaloc.log import InputError
-from hpaloc.network import SMALL, build_network, save_weights
+from hpaloc.network import SMALL, build_network, load_network, save_weights
+from hpaloc.predict import mean_probabilities
 from hpaloc.raw_stream import raw_batches
+from hpaloc.shards import open_arrays
 from hpaloc.speed import source_files
 
-SIZE = 64
+ARRAYS_SIZE, SIZE = 80, 64
+SCHEME = {
+    "negative": 0.5,
+    "groups": [
+        {"name": "turn", "channels": "all", "apply": {"rotate": {"degrees": [-40, 40]}}},
+        {
+            "name": "light",
+            "channels": "all",
+            "apply": {"multiply": {"factor": [0.5, 1.5], "per_channel": True}},
+        },
+    ],
+}
+VIEWS = [{"kind": "none"}, {"kind": "dihedral8"}, {"kind": "augmentation", "views": 3}]
 NAMES = {channel: channel for channel in CHANNELS}
 
 
@@ -57,32 +73,52 @@ def files_of(folder: Path) -> dict[str, list[str]]:
     return dict(sorted(find_images(folder, "{id}_{channel}", NAMES).items()))
 
 
-def arrays_of(folder: Path) -> tuple[list[str], np.ndarray]:
-    """What the conversion makes of a folder."""
-    out = folder.parent
-    write_index(index_folder("mine", settings_of(folder), 2), out / "index.parquet")
-    frame = read_index(out / "index.parquet")
-    convert_shard(frame, folder, CHANNELS, 0, 1, SIZE, out / "a.npy", out / "r.parquet", 2)
-    rows = pd.read_parquet(out / "r.parquet")
-    return rows.loc[rows["row"].notna(), "image_id"].tolist(), np.load(out / "a.npy")
+def arrays_of(folder: Path) -> Arrays:
+    """What a run makes of a folder: the index of its arrays and the shards."""
+    out = folder.parent / "arrays"
+    out.mkdir(exist_ok=True)
+    write_index(index_folder("mine", settings_of(folder), 2), out / "raw.parquet")
+    raw, rows, array = read_index(out / "raw.parquet"), out / "rows.parquet", out / "shard_000.npy"
+    convert_shard(raw, folder, CHANNELS, 0, 1, ARRAYS_SIZE, array, rows, 2)
+    quarantine = out / "quarantine.csv"
+    list_quarantine([rows], quarantine)
+    index = out / "index.parquet"
+    index_arrays(raw, [rows], quarantine, "leave_out", index, out / "index.sha256")
+    return open_arrays(index)
 
 
+def batches_of_run(arrays: Arrays, views: dict, **changes) -> Iterator[Batch]:
+    rows, of_recipe = np.arange(len(arrays[0])), recipe(augmentation=SCHEME) | changes
+    return view_batches(arrays, rows, of_recipe, views, "prediction", 0, of_recipe["batch_size"])
+
+
+def raw(folder: Path, batch_size: int = 2, threads: int = 2, views: dict = VIEWS[0]):
+    of_recipe = recipe(augmentation=SCHEME, batch_size=batch_size)
+    return raw_batches(folder, files_of(folder), CHANNELS, ARRAYS_SIZE, of_recipe, views, threads)
+
+
+@pytest.mark.parametrize("views", VIEWS, ids=lambda views: views["kind"])
 @pytest.mark.parametrize(("batch_size", "threads"), [(3, 2), (1, 1), (16, 3)])
-def test_pixels_and_order_are_those_of_the_conversion(folder, batch_size, threads) -> None:
-    image_ids, arrays = arrays_of(folder)
-    batches = list(raw_batches(folder, files_of(folder), CHANNELS, SIZE, batch_size, threads))
-    assert [name for batch in batches for name in batch.image_ids] == image_ids
-    assert [len(batch.images) for batch in batches[:-1]] == [batch_size] * (len(batches) - 1)
-    assert torch.equal(torch.cat([batch.images for batch in batches]), torch.from_numpy(arrays))
-    assert arrays.std() > 20
+def test_pixels_and_order_are_those_of_a_run(folder, batch_size, threads, views) -> None:
+    arrays = arrays_of(folder)
+    batches = list(raw(folder, batch_size, threads, views))
+    assert [name for batch in batches for name in batch.image_ids] == arrays[0]["image_id"].tolist()
+    assert [batch.images.shape[1] for batch in batches[:-1]] == [batch_size] * (len(batches) - 1)
+    found = [images for batch in batches for images in batch.images]
+    expected = [batch.images for batch in batches_of_run(arrays, views, batch_size=batch_size)]
+    assert len(found) == len(expected) == len(batches) * n_draws(views)
+    assert all(map(torch.equal, found, expected))
+    assert found[0].numpy().std() > 20
+    assert n_draws(views) == 1 or not torch.equal(found[0], found[1])
 
 
 def test_a_file_of_all_planes_is_read_in_the_order_that_is_said(tmp_path) -> None:
     planes = np.random.default_rng(1).integers(0, 256, (SIZE, SIZE, 4), np.uint8)
     np.save(tmp_path / "one.npy", planes)
     files = find_images(tmp_path, "{id}", NAMES)
-    (batch,) = raw_batches(tmp_path, files, ["blue", "green", "red", "yellow"], SIZE, 4, 1)
-    assert np.array_equal(batch.images[0].numpy(), planes[..., [2, 1, 0, 3]])
+    order = ["blue", "green", "red", "yellow"]
+    (batch,) = raw_batches(tmp_path, files, order, SIZE, recipe(), VIEWS[0], 1)
+    assert np.array_equal(batch.images[0, 0].numpy(), planes[..., [2, 1, 0, 3]])
 
 
 def test_the_next_batch_is_made_meanwhile_and_no_more(folder, monkeypatch) -> None:
@@ -96,7 +132,7 @@ def test_the_next_batch_is_made_meanwhile_and_no_more(folder, monkeypatch) -> No
         return real(read, image_id, *others)
 
     monkeypatch.setattr(raw_stream, "_image", counted)
-    batches = raw_batches(folder, files_of(folder), CHANNELS, SIZE, 2, 2)
+    batches = raw(folder)
     next(batches)
     assert enough.wait(30)  # the second batch, while the first is in our hands
     assert set(begun) == {"cell0", "cell1", "cell2", "cell3"}
@@ -108,10 +144,13 @@ def test_damaged_images_are_told_and_the_others_kept(folder) -> None:
     whole = (folder / "cell2_green.jpg").read_bytes()
     (folder / "cell2_green.jpg").write_bytes(whole[: len(whole) // 2])
     (folder / "cell6_blue.tif").write_bytes(b"no image")
-    image_ids, arrays = arrays_of(folder)
-    batches = list(raw_batches(folder, files_of(folder), CHANNELS, SIZE, 2, 2))
-    assert [name for batch in batches for name in batch.image_ids] == image_ids
-    assert np.array_equal(np.concatenate([batch.images for batch in batches]), arrays)
+    arrays = arrays_of(folder)
+    batches = list(raw(folder))
+    assert [name for batch in batches for name in batch.image_ids] == arrays[0]["image_id"].tolist()
+    found = torch.cat([batch.images[0] for batch in batches])
+    assert torch.equal(
+        found, torch.cat([batch.images for batch in batches_of_run(arrays, VIEWS[0])])
+    )
     problems = {key: value for batch in batches for key, value in batch.problems.items()}
     assert set(problems) == {"cell2", "cell6"}
     assert problems["cell2"].file == "cell2_green.jpg" and problems["cell2"].channel == "green"
@@ -121,19 +160,21 @@ def test_damaged_images_are_told_and_the_others_kept(folder) -> None:
 def test_16_bits_are_refused_with_the_way_to_go(folder) -> None:
     cv2.imwrite(str(folder / "cell3_red.png"), np.full((90, 90), 3000, np.uint16))
     with pytest.raises(InputError, match=r"cell3_red\.png: holds 16-bit values.*kind local"):
-        list(raw_batches(folder, files_of(folder), CHANNELS, SIZE, 2, 2))
+        list(raw(folder))
 
 
 @pytest.fixture
 def trained(tmp_path) -> dict[str, list[str]]:
     """Two networks with probabilities that differ between images, and a table of thresholds."""
+    of_recipe = recipe(augmentation=SCHEME, batch_size=3)
     for fold in (1, 2):
         torch.manual_seed(fold)
-        network = build_network(recipe())
+        network = build_network(of_recipe)
         with torch.no_grad():
             network.head.weight.mul_(30)
         save_weights(network, tmp_path / f"{fold}.safetensors")
-        model = {"fold": fold, "image_size": SIZE, "recipe": recipe(), "network": SMALL}
+        model = {"fold": fold, "image_size": SIZE, "recipe": of_recipe, "network": SMALL}
+        model["arrays_size"] = ARRAYS_SIZE
         (tmp_path / f"{fold}.json").write_text(json.dumps(model))
     ids = [f"v{k}" for k in range(56)]
     probability = np.tile(np.linspace(0, 1, 56, dtype=np.float32)[:, None], 28)
@@ -152,8 +193,7 @@ def label(folder: Path, trained: dict[str, list[str]], *more: str) -> Path:
     words = [word for name, values in trained.items() for word in (name, *values)]
     label_images.main(
         [
-            "--images", str(folder), *words, "--gpus", "0", "--threads", "2", "--batch-size", "3",
-            "--strategy", "0.5", "--labels", str(out / "labels.csv"),
+            "--images", str(folder), *words, "--gpus", "0", "--threads", "1", "--strategy", "0.5", "--labels", str(out / "labels.csv"),
             "--probabilities", str(out / "mean.parquet"),
             "--quarantine", str(out / "bad.csv"), *more,
         ]
@@ -161,29 +201,62 @@ def label(folder: Path, trained: dict[str, list[str]], *more: str) -> Path:
     return out
 
 
-@pytest.mark.parametrize(("views", "count"), [("none", 1), ("dihedral8", 8)])
-def test_a_folder_becomes_labels(folder, trained, views, count) -> None:
-    out = label(folder, trained, "--views", views)
-    image_ids, arrays = arrays_of(folder)
-    expected = np.zeros((7, 28))
-    for fold in (1, 2):
-        torch.manual_seed(fold)
-        network = build_network(recipe()).eval()
-        with torch.inference_mode():
-            network.head.weight.mul_(30)
-            for view in range(count):
-                images = np.stack([dihedral(image, view) for image in arrays])
-                expected += network(torch.from_numpy(images)).sigmoid().numpy() / count / 2
+@pytest.mark.parametrize("views", VIEWS, ids=lambda views: views["kind"])
+def test_labels_are_those_of_a_run_to_the_byte(folder, trained, views) -> None:
+    for path in map(Path, trained["--models"]):
+        model = json.loads(path.read_text())
+        model["recipe"]["tta"]["prediction"] = views
+        path.write_text(json.dumps(model))
+    out = label(folder, trained)
+    compute = choose_compute("float32", 1, 0)
+    networks = [load_network(*pair)[0] for pair in zip(*list(trained.values())[:2], strict=True)]
+    arrays = arrays_of(folder)
+    batches = batches_of_run(arrays, views, batch_size=3)
+    folds = mean_probabilities(networks, batches, 7, views, compute)
+    expected = folds.mean(axis=0, dtype=np.float64).astype(np.float32)
     found = pd.read_parquet(out / "mean.parquet")
-    assert found["image_id"].tolist() == image_ids
+    assert found["image_id"].tolist() == arrays[0]["image_id"].tolist()
     values = found[list(PROBABILITY_COLUMNS)].to_numpy()
-    assert np.allclose(values, expected, atol=1e-5) and values.std(axis=0).max() > 1e-3
+    assert np.array_equal(values, expected) and values.std(axis=0).max() > 1e-3
     labels = pd.read_csv(out / "labels.csv", keep_default_na=False)
-    assert labels["Id"].tolist() == image_ids
+    assert labels["Id"].tolist() == found["image_id"].tolist()
     for predicted, row in zip(labels["Predicted"], values, strict=True):
         assert predicted == " ".join(map(str, np.flatnonzero(row >= 0.5)))
     assert labels["Names"].str.contains("; ").any()
     assert pd.read_csv(out / "bad.csv").empty
+
+
+def test_views_of_the_command_line_are_taken_before_those_of_the_recipe(folder, trained) -> None:
+    of_recipe = pd.read_parquet(label(folder, trained) / "mean.parquet")
+    same = pd.read_parquet(label(folder, trained, "--views", "dihedral8") / "mean.parquet")
+    other = pd.read_parquet(label(folder, trained, "--views", "none") / "mean.parquet")
+    assert of_recipe.equals(same) and not of_recipe.equals(other)
+
+
+def test_networks_of_an_older_version_need_the_size_of_their_arrays(folder, trained) -> None:
+    whole = pd.read_parquet(label(folder, trained) / "mean.parquet")
+    for path in map(Path, trained["--models"]):
+        model = json.loads(path.read_text())
+        del model["arrays_size"]
+        path.write_text(json.dumps(model))
+    with pytest.raises(InputError, match=r"1\.json: does not say .* --arrays-size"):
+        label(folder, trained)
+    size = ("--arrays-size", str(ARRAYS_SIZE))
+    assert pd.read_parquet(label(folder, trained, *size) / "mean.parquet").equals(whole)
+    other = pd.read_parquet(label(folder, trained, "--arrays-size", "70") / "mean.parquet")
+    assert not other.equals(whole)
+
+
+def test_networks_of_arrays_of_different_sizes_are_refused(folder, trained) -> None:
+    path = Path(trained["--models"][1])
+    path.write_text(path.read_text().replace('"arrays_size": 80', '"arrays_size": 128'))
+    with pytest.raises(InputError, match=r"2\.json: trained on arrays of 128 px"):
+        label(folder, trained)
+
+
+def test_a_channel_that_is_not_one_is_named(folder, trained) -> None:
+    with pytest.raises(InputError, match="'rad' is not a channel"):
+        label(folder, trained, "--channels", '{"rad": "Tubulin"}')
 
 
 def test_a_damaged_image_stops_or_is_left_out(folder, trained, caplog) -> None:

@@ -244,7 +244,9 @@ def test_a_gpu_too_small_for_a_batch_trains_in_parts_and_says_so_once(
         assert caplog.text.count("parts of at most 2") == 1
     (words,) = json.loads((outs[0] / "model.json").read_text())["warnings"]
     assert "did not hold the 4 images of step 1" in words
-    assert "warnings" not in json.loads((trained / "model.json").read_text())
+    model = json.loads((trained / "model.json").read_text())
+    assert "warnings" not in model
+    assert (model["arrays_size"], model["image_size"]) == (64, 64)
     assert contents(outs[0]) == contents(outs[1])
 
 

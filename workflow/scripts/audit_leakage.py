@@ -1,10 +1,10 @@
 """Finds what training and test images share: fields of cells, antibodies, genes, other labels."""
 
-import argparse
 import logging
 
 import pandas as pd
 
+from hpaloc.arguments import Parser, positive
 from hpaloc.audit.groups import read_groups
 from hpaloc.audit.leakage import (
     BETWEEN,
@@ -27,17 +27,17 @@ log = logging.getLogger("hpaloc")
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(description=__doc__)
     for side in ("train", "test"):
-        parser.add_argument(f"--{side}-arrays", required=True, help="index of arrays (Parquet)")
-        parser.add_argument(f"--{side}-hashes", required=True, help="their hashes (Parquet)")
-    parser.add_argument("--train-groups", required=True, help="groups of duplicates (Parquet)")
-    parser.add_argument("--pairs", required=True, help="output: twins of test images (CSV)")
-    parser.add_argument("--conflicts", required=True, help="output: labels that differ (CSV)")
-    parser.add_argument("--summary", required=True, help="output: counts (CSV)")
-    parser.add_argument("--images", required=True, help="output: every test image (Parquet)")
-    parser.add_argument("--digest", required=True, help="output: sha256 of that table")
-    parser.add_argument("--threads", type=int, default=1)
+        parser.add_input(f"--{side}-arrays", help="index of arrays (Parquet)")
+        parser.add_input(f"--{side}-hashes", help="their hashes (Parquet)")
+    parser.add_input("--train-groups", help="groups of duplicates (Parquet)")
+    parser.add_output("--pairs", help="output: twins of test images (CSV)")
+    parser.add_output("--conflicts", help="output: labels that differ (CSV)")
+    parser.add_output("--summary", help="output: counts (CSV)")
+    parser.add_output("--images", help="output: every test image (Parquet)")
+    parser.add_output("--digest", help="output: sha256 of that table")
+    parser.add_argument("--threads", type=positive, default=1)
     args = parser.parse_args(argv)
 
     train, test = read_index(args.train_arrays), read_index(args.test_arrays)

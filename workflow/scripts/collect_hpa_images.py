@@ -1,44 +1,37 @@
 """Makes the index of an atlas source of the files that were fetched, and lists what is missing."""
 
-import argparse
-import json
-from pathlib import Path
-
-import pandas as pd
-
+from hpaloc.arguments import Parser
 from hpaloc.files import write_csv, write_json
-from hpaloc.hpa.images import collect_images
+from hpaloc.hpa.images import FETCHED_COLUMNS, collect_images
 from hpaloc.index import write_index
 from hpaloc.log import run_program
 from hpaloc.provenance import record
+from hpaloc.tables import read_table
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(description=__doc__)
     parser.add_argument("--name", required=True, help="name of the source")
-    parser.add_argument("--settings", required=True, help="settings of the source, JSON")
-    parser.add_argument("--images", required=True, help="the selected images (Parquet)")
-    parser.add_argument(
-        "--fetched", required=True, nargs="+", help="tables of all shards, in order"
-    )
-    parser.add_argument("--downloads", required=True, type=Path, help="folder of downloads")
-    parser.add_argument("--index", required=True, help="out: index of the images (Parquet)")
-    parser.add_argument("--digest", required=True, help="out: sha256 of the index")
-    parser.add_argument("--settings-out", required=True, help="out: settings as resolved (JSON)")
-    parser.add_argument("--missing", required=True, help="out: files that are missing (CSV)")
+    parser.add_json("--settings", help="settings of the source, JSON")
+    parser.add_input("--images", help="the selected images (Parquet)")
+    parser.add_input("--fetched", nargs="+", help="tables of all shards, in order")
+    parser.add_input_folder("--downloads", help="folder of downloads")
+    parser.add_output("--index", help="out: index of the images (Parquet)")
+    parser.add_output("--digest", help="out: sha256 of the index")
+    parser.add_output("--settings-out", help="out: settings as resolved (JSON)")
+    parser.add_output("--missing", help="out: files that are missing (CSV)")
     arguments = parser.parse_args(argv)
 
-    settings = json.loads(arguments.settings)
     frame, missing = collect_images(
         arguments.name,
-        pd.read_parquet(arguments.images),
-        [pd.read_parquet(path) for path in arguments.fetched],
-        settings,
+        read_table(arguments.images, ["image_id", "antibody", "gene", "cell_line", "labels"]),
+        [read_table(path, FETCHED_COLUMNS) for path in arguments.fetched],
+        arguments.settings,
         arguments.downloads,
     )
     resolved = {
         "kind": "hpa",
-        "settings": settings,
+        "settings": arguments.settings,
         "root": (arguments.downloads / "images").as_posix(),
         "simulated": False,
         "labelled": True,

@@ -1,8 +1,8 @@
 """Puts the parts of predictions together: one table per fold, and the mean over the folds."""
 
-import argparse
 import logging
 
+from hpaloc.arguments import Parser
 from hpaloc.files import write_digest, write_parquet
 from hpaloc.index import read_index
 from hpaloc.log import InputError, run_program
@@ -13,13 +13,13 @@ log = logging.getLogger("hpaloc")
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--arrays", required=True, help="index of the arrays: all ids (Parquet)")
-    parser.add_argument("--parts", required=True, nargs="+", help="tables of the parts (Parquet)")
+    parser = Parser(description=__doc__)
+    parser.add_input("--arrays", help="index of the arrays: all ids (Parquet)")
+    parser.add_input("--parts", nargs="+", help="tables of the parts (Parquet)")
     parser.add_argument("--folds", required=True, type=int, nargs="+", help="trained folds")
-    parser.add_argument("--fold-out", required=True, nargs="+", help="outputs, in their order")
-    parser.add_argument("--mean", required=True, help="output: mean over the folds (Parquet)")
-    parser.add_argument("--digest", required=True, help="output: sha256 of the mean")
+    parser.add_output("--fold-out", nargs="+", help="outputs, in their order")
+    parser.add_output("--mean", help="output: mean over the folds (Parquet)")
+    parser.add_output("--digest", help="output: sha256 of the mean")
     args = parser.parse_args(argv)
 
     if len(args.folds) != len(args.fold_out):

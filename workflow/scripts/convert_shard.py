@@ -1,29 +1,27 @@
 """Converts the images of one shard to an array of uint8, and tells which could not be used."""
 
-import argparse
-import json
-from pathlib import Path
-
+from hpaloc.arguments import Parser, positive
 from hpaloc.classes import CHANNELS
 from hpaloc.convert import convert_shard
+from hpaloc.files import read_json
 from hpaloc.index import read_index, root_of
 from hpaloc.log import run_program
 from hpaloc.provenance import record, sum_of_shard
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--index", required=True, help="index of the raw images")
-    parser.add_argument("--settings", required=True, help="settings.json of the source")
+    parser = Parser(description=__doc__)
+    parser.add_input("--index", help="index of the raw images")
+    parser.add_input("--settings", help="settings.json of the source")
     parser.add_argument("--shard", type=int, required=True, help="number of the shard, from 0")
-    parser.add_argument("--shards", type=int, required=True, help="number of shards")
-    parser.add_argument("--size", type=int, required=True, help="pixels per side of an image")
-    parser.add_argument("--array", required=True, help="out: images, N x S x S x 4 (.npy)")
-    parser.add_argument("--rows", required=True, help="out: every image's row or reason (Parquet)")
-    parser.add_argument("--threads", type=int, default=1, help="images converted at a time")
+    parser.add_argument("--shards", type=positive, required=True, help="number of shards")
+    parser.add_argument("--size", type=positive, required=True, help="pixels per side of an image")
+    parser.add_output("--array", help="out: images, N x S x S x 4 (.npy)")
+    parser.add_output("--rows", help="out: every image's row or reason (Parquet)")
+    parser.add_argument("--threads", type=positive, default=1, help="images converted at a time")
     arguments = parser.parse_args(argv)
 
-    settings = json.loads(Path(arguments.settings).read_text(encoding="utf-8"))
+    settings = read_json(arguments.settings, "root", "settings")
     pixels = convert_shard(
         index=read_index(arguments.index),
         root=root_of(settings, arguments.index),
@@ -35,7 +33,7 @@ def main(argv: list[str] | None = None) -> None:
         rows=arguments.rows,
         threads=arguments.threads,
     )
-    sums = {arguments.array: sum_of_shard(arguments.array, pixels)}
+    sums = {arguments.array.as_posix(): sum_of_shard(arguments.array, pixels)}
     record(arguments, [arguments.array, arguments.rows], sums=sums)
 
 

@@ -1,8 +1,8 @@
 """Finds the training images that are the same field of cells, and the groups that they form."""
 
-import argparse
 import logging
 
+from hpaloc.arguments import Parser, positive
 from hpaloc.audit.groups import duplicate_groups
 from hpaloc.audit.pairs import pairs_table, twins_within
 from hpaloc.audit.table import read_hashes
@@ -15,13 +15,13 @@ log = logging.getLogger("hpaloc")
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--arrays", required=True, help="index of the arrays (Parquet)")
-    parser.add_argument("--hashes", required=True, help="hashes of the same images (Parquet)")
-    parser.add_argument("--pairs", required=True, help="output: twins (CSV)")
-    parser.add_argument("--groups", required=True, help="output: image_id, duplicates (Parquet)")
-    parser.add_argument("--digest", required=True, help="output: sha256 of the groups")
-    parser.add_argument("--threads", type=int, default=1)
+    parser = Parser(description=__doc__)
+    parser.add_input("--arrays", help="index of the arrays (Parquet)")
+    parser.add_input("--hashes", help="hashes of the same images (Parquet)")
+    parser.add_output("--pairs", help="output: twins (CSV)")
+    parser.add_output("--groups", help="output: image_id, duplicates (Parquet)")
+    parser.add_output("--digest", help="output: sha256 of the groups")
+    parser.add_argument("--threads", type=positive, default=1)
     args = parser.parse_args(argv)
 
     index = read_index(args.arrays)

@@ -1,10 +1,8 @@
 """Scores the predictions of every trained fold and of their mean on a labelled source."""
 
-import argparse
-import json
-
 import numpy as np
 
+from hpaloc.arguments import Parser
 from hpaloc.calling import read_thresholds, strategy_thresholds
 from hpaloc.evaluation import (
     baselines_table,
@@ -26,23 +24,23 @@ from hpaloc.provenance import record
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--arrays", required=True, help="index of the arrays, for the labels")
-    parser.add_argument(
-        "--fold-predictions", required=True, nargs="+", help="probabilities of each fold (Parquet)"
-    )
+    parser = Parser(description=__doc__)
+    parser.add_input("--arrays", help="index of the arrays, for the labels")
+    parser.add_input("--fold-predictions", nargs="+", help="probabilities of each fold (Parquet)")
     parser.add_argument("--folds", required=True, nargs="+", help="numbers of the same folds")
-    parser.add_argument("--mean", required=True, help="mean probabilities of the folds (Parquet)")
-    parser.add_argument("--thresholds", required=True, help="table of thresholds (CSV)")
-    parser.add_argument(
-        "--strategies", required=True, type=json.loads, help='as JSON: ["global", 0.268]'
+    parser.add_input("--mean", help="mean probabilities of the folds (Parquet)")
+    parser.add_input("--thresholds", help="table of thresholds (CSV)")
+    parser.add_json("--strategies", help='as JSON: ["global", 0.268]')
+    parser.add_output("--metrics", help="output: scores (CSV)")
+    parser.add_output("--per-class", help="output: scores of classes (CSV)")
+    parser.add_output("--baselines", help="output: constant answers (CSV)")
+    parser.add_output("--curves", help="output: precision-recall curves (Parquet)")
+    parser.add_input(
+        "--audit", required=False, help="what training is known to share with images (Parquet)"
     )
-    parser.add_argument("--metrics", required=True, help="output: scores (CSV)")
-    parser.add_argument("--per-class", required=True, help="output: scores of classes (CSV)")
-    parser.add_argument("--baselines", required=True, help="output: constant answers (CSV)")
-    parser.add_argument("--curves", required=True, help="output: precision-recall curves (Parquet)")
-    parser.add_argument("--audit", help="what training is known to share with images (Parquet)")
-    parser.add_argument("--subsets", help="output: scores without what it shares (CSV)")
+    parser.add_output(
+        "--subsets", required=False, help="output: scores without what it shares (CSV)"
+    )
     args = parser.parse_args(argv)
     if (args.audit is None) != (args.subsets is None):
         parser.error("--audit and --subsets go together")

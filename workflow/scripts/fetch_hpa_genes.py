@@ -1,11 +1,10 @@
 """Fetches the atlas's table of genes, and lists those whose entries a source needs."""
 
-import argparse
-import json
 import logging
 
 import pandas as pd
 
+from hpaloc.arguments import Parser
 from hpaloc.files import write_csv
 from hpaloc.hpa.download import fetch_genes_table
 from hpaloc.hpa.genes import chosen_genes, read_genes
@@ -14,17 +13,17 @@ from hpaloc.provenance import record
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--settings", required=True, help="settings of the source, JSON")
-    parser.add_argument("--downloads", required=True, help="folder of what is fetched of the atlas")
-    parser.add_argument("--network", required=True, help="settings of the network, JSON")
-    parser.add_argument("--genes", required=True, help="out: the genes, in the order of the walk")
+    parser = Parser(description=__doc__)
+    parser.add_json("--settings", help="settings of the source, JSON")
+    parser.add_output_folder("--downloads", help="folder of what is fetched of the atlas")
+    parser.add_json("--network", help="settings of the network, JSON")
+    parser.add_output("--genes", help="out: the genes, in the order of the walk")
     arguments = parser.parse_args(argv)
 
-    settings = json.loads(arguments.settings)
+    settings = arguments.settings
     table = settings["genes_table"]
     if table is None:
-        table = fetch_genes_table(arguments.downloads, json.loads(arguments.network))
+        table = fetch_genes_table(arguments.downloads, arguments.network)
     genes = read_genes(table)
     chosen = chosen_genes(genes, settings["select"])
     logging.getLogger("hpaloc").info("%d of the table's %d genes", len(chosen), len(genes))

@@ -1,8 +1,6 @@
 """Fetches the ImageNet weights of a network from timm's hub. Needs the network once."""
 
-import argparse
-from pathlib import Path
-
+from hpaloc.arguments import Parser
 from hpaloc.files import write_digest
 from hpaloc.log import run_program
 from hpaloc.pretrained import fetch_weights, read_pin
@@ -10,11 +8,11 @@ from hpaloc.provenance import record
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(description=__doc__)
     parser.add_argument("--network", required=True, help="name of a SE-ResNeXt of timm")
-    parser.add_argument("--downloads", required=True, type=Path, help="folder of what is fetched")
-    parser.add_argument("--weights", required=True, type=Path, help="output (safetensors)")
-    parser.add_argument("--digest", required=True, help="output: its sha256")
+    parser.add_output_folder("--downloads", help="folder of what is fetched")
+    parser.add_output("--weights", help="output (safetensors)")
+    parser.add_output("--digest", help="output: its sha256")
     parser.add_argument("--revision", help="commit on the hub, instead of the pinned one")
     args = parser.parse_args(argv)
 

@@ -1,8 +1,8 @@
 """Finds the thresholds of all classes and of each class from out-of-fold predictions."""
 
-import argparse
 import logging
 
+from hpaloc.arguments import Parser
 from hpaloc.calling import fold_thresholds, pooled_validation, threshold_table
 from hpaloc.files import write_csv
 from hpaloc.index import read_index
@@ -13,17 +13,15 @@ log = logging.getLogger("hpaloc")
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--validation", required=True, nargs="+", help="validation probabilities of each fold"
-    )
-    parser.add_argument("--epochs", required=True, nargs="+", help="epoch tables of the same folds")
+    parser = Parser(description=__doc__)
+    parser.add_input("--validation", nargs="+", help="validation probabilities of each fold")
+    parser.add_input("--epochs", nargs="+", help="epoch tables of the same folds")
     parser.add_argument("--folds", required=True, nargs="+", type=int, help="numbers of the folds")
-    parser.add_argument("--arrays", required=True, help="index of the arrays, for the labels")
+    parser.add_input("--arrays", help="index of the arrays, for the labels")
     parser.add_argument(
         "--smoothing", required=True, type=float, help="weight of the newest epoch, 0 to 1"
     )
-    parser.add_argument("--thresholds", required=True, help="output: table of thresholds (CSV)")
+    parser.add_output("--thresholds", help="output: table of thresholds (CSV)")
     args = parser.parse_args(argv)
     if not len(args.validation) == len(args.epochs) == len(args.folds):
         parser.error("--validation, --epochs and --folds must name as many folds each")

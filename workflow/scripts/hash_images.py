@@ -1,10 +1,10 @@
 """Makes a perceptual hash and a thumbnail of every image of the arrays, to find duplicates by."""
 
-import argparse
 import logging
 
 import numpy as np
 
+from hpaloc.arguments import Parser, positive
 from hpaloc.audit.hashes import hash_arrays
 from hpaloc.audit.table import write_hashes
 from hpaloc.files import write_digest
@@ -16,11 +16,11 @@ log = logging.getLogger("hpaloc")
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--arrays", required=True, help="index of the arrays (Parquet)")
-    parser.add_argument("--hashes", required=True, help="output: a row per image (Parquet)")
-    parser.add_argument("--digest", required=True, help="output: sha256 of the hashes")
-    parser.add_argument("--threads", type=int, default=1, help="images hashed at a time")
+    parser = Parser(description=__doc__)
+    parser.add_input("--arrays", help="index of the arrays (Parquet)")
+    parser.add_output("--hashes", help="output: a row per image (Parquet)")
+    parser.add_output("--digest", help="output: sha256 of the hashes")
+    parser.add_argument("--threads", type=positive, default=1, help="images hashed at a time")
     args = parser.parse_args(argv)
 
     frame, shards = open_arrays(args.arrays)

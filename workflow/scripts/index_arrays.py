@@ -1,7 +1,6 @@
 """Joins the shards of a source under one index, if the config allows what is in quarantine."""
 
-import argparse
-
+from hpaloc.arguments import Parser
 from hpaloc.convert import index_arrays
 from hpaloc.index import read_index
 from hpaloc.log import run_program
@@ -9,13 +8,13 @@ from hpaloc.provenance import record
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--raw-index", required=True, help="index of the raw images")
-    parser.add_argument("--rows", required=True, nargs="+", help="tables of the shards, in order")
-    parser.add_argument("--quarantine", required=True, help="table that list_quarantine wrote")
+    parser = Parser(description=__doc__)
+    parser.add_input("--raw-index", help="index of the raw images")
+    parser.add_input("--rows", nargs="+", help="tables of the shards, in order")
+    parser.add_input("--quarantine", help="table that list_quarantine wrote")
     parser.add_argument("--policy", required=True, choices=["stop", "leave_out"])
-    parser.add_argument("--index", required=True, help="out: index of the arrays (Parquet)")
-    parser.add_argument("--digest", required=True, help="out: sha256 of the index and all pixels")
+    parser.add_output("--index", help="out: index of the arrays (Parquet)")
+    parser.add_output("--digest", help="out: sha256 of the index and all pixels")
     arguments = parser.parse_args(argv)
 
     index_arrays(

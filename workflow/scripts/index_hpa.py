@@ -1,8 +1,6 @@
 """Lists the images that entries of the atlas name, labelled by the paper's rule."""
 
-import argparse
-from pathlib import Path
-
+from hpaloc.arguments import Parser, input_file, input_folder, positive
 from hpaloc.contents import FILE_NAME, Contents, sums_of_files, write_contents
 from hpaloc.files import write_csv
 from hpaloc.hpa.atlas import write_atlas
@@ -14,26 +12,36 @@ from hpaloc.triggers import list_states
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(description=__doc__)
     source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--xml", metavar="FOLDER", help="folder of entries, .xml or .xml.gz")
-    source.add_argument("--list", metavar="CSV", help="list of images, columns Id and Target")
-    source.add_argument("--entries", help="table of fetched entries, with --downloads")
-    parser.add_argument("--downloads", help="folder where the paths of --entries start")
+    source.add_argument(
+        "--xml", type=input_folder, metavar="FOLDER", help="folder of entries, .xml or .xml.gz"
+    )
+    source.add_argument(
+        "--list", type=input_file, metavar="CSV", help="list of images, columns Id and Target"
+    )
+    source.add_argument(
+        "--entries", type=input_file, help="table of fetched entries, with --downloads"
+    )
+    parser.add_input_folder(
+        "--downloads", required=False, help="folder where the paths of --entries start"
+    )
     parser.add_argument(
         "--bad-entries", choices=("skip", "stop"), default="skip",
         help="what a file that is no gene entry does: it is listed and skipped, or the run stops",
     )  # fmt: skip
-    parser.add_argument("--index", required=True, help="out: list of the images (Parquet)")
-    parser.add_argument("--digest", help="out: sha256 of the list")
+    parser.add_output("--index", help="out: list of the images (Parquet)")
+    parser.add_output("--digest", required=False, help="out: sha256 of the list")
     parser.add_argument("--contents", help="name of what the user's own list holds, to be kept")
-    parser.add_argument("--left-out", help="out: files that are no gene entries, and why (CSV)")
-    parser.add_argument("--workers", type=int, default=1, help="processes that read entries")
+    parser.add_output(
+        "--left-out", required=False, help="out: files that are no gene entries, and why (CSV)"
+    )
+    parser.add_argument("--workers", type=positive, default=1, help="processes that read entries")
     arguments = parser.parse_args(argv)
     if arguments.entries and not arguments.downloads:
         parser.error("--entries needs --downloads")
 
-    own = arguments.xml or arguments.list
+    own = str(arguments.xml or arguments.list or "")
     # Before anything is read: what changes meanwhile differs from it afterwards.
     states = list_states(own) if own and arguments.contents else {}
     if arguments.list:
@@ -52,7 +60,7 @@ def main(argv: list[str] | None = None) -> None:
     if states:
         sums = sums_of_files(own, states, arguments.workers)
         files = {name: (state, sums[name]) for name, state in states.items()}
-        write_contents(Path(arguments.index).with_name(FILE_NAME), Contents(token, own, files))
+        write_contents(arguments.index.with_name(FILE_NAME), Contents(token, own, files))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,6 @@
 """Indexes the training or the test images of Kaggle's competition as a source."""
 
-import argparse
-import json
-
+from hpaloc.arguments import Parser, positive
 from hpaloc.contents import sum_of_file, write_contents_of_index
 from hpaloc.files import write_json
 from hpaloc.index import write_index
@@ -14,18 +12,18 @@ from hpaloc.triggers import competition_states
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(description=__doc__)
     parser.add_argument("--name", required=True, help="name of the source")
-    parser.add_argument("--settings", required=True, help="settings of the source, JSON")
-    parser.add_argument("--files", required=True, help="files that fetch_kaggle found (JSON)")
+    parser.add_json("--settings", help="settings of the source, JSON")
+    parser.add_input("--files", help="files that fetch_kaggle found (JSON)")
     parser.add_argument("--contents", default="", help="name of what the files hold, to be kept")
-    parser.add_argument("--index", required=True, help="out: index of the images (Parquet)")
-    parser.add_argument("--digest", required=True, help="out: sha256 of the index")
-    parser.add_argument("--settings-out", required=True, help="out: settings as resolved (JSON)")
-    parser.add_argument("--workers", type=int, default=1, help="threads that read files")
+    parser.add_output("--index", help="out: index of the images (Parquet)")
+    parser.add_output("--digest", help="out: sha256 of the index")
+    parser.add_output("--settings-out", help="out: settings as resolved (JSON)")
+    parser.add_argument("--workers", type=positive, default=1, help="threads that read files")
     arguments = parser.parse_args(argv)
 
-    settings = json.loads(arguments.settings)
+    settings = arguments.settings
     files = read_found(arguments.files)
     table, images = files["table"]["path"], files["images"]["path"]
     # Before anything is read: what changes meanwhile differs from it afterwards.

@@ -1,18 +1,20 @@
 """Labels of a folder of 8-bit images, straight from the files: no source, no arrays, no run.
 
-Images are shrunk to the network's size at once, where the workflow goes by arrays of
-``arrays.size``: probabilities differ a little from its, not the thresholds' meaning.
+The labels are those of a run on the same folder without tiles. Every image goes through the same
+steps: first to the size of the run's arrays, then to the network's, with the views that the recipe
+averages in predictions. With the run's backend, device, batch size and number of threads
+(torch_threads), probabilities are the same to the byte; otherwise they differ by rounding.
 """
 
 import argparse
-import json
 import logging
 import os
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from hpaloc.arguments import Parser, positive
 from hpaloc.backends import BACKENDS, ready
 from hpaloc.calling import labels_table, read_thresholds, strategy_thresholds, submission_table
 from hpaloc.classes import CHANNELS, PROBABILITY_COLUMNS
@@ -28,17 +30,17 @@ log = logging.getLogger("hpaloc")
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--images", required=True, type=Path, help="folder of PNG, JPG, TIFF, NPY")
+    parser = Parser(description=__doc__)
+    parser.add_input_folder("--images", help="folder of PNG, JPG, TIFF, NPY")
     parser.add_argument(
         "--pattern",
         default="{id}_{channel}",
         help="a file's path in the folder without its ending: {id}, {channel}, {any}; without"
         " {channel} a file holds all four planes (default: %(default)s)",
     )
-    parser.add_argument(
+    parser.add_json(
         "--channels",
-        type=json.loads,
+        required=False,
         default={},
         help='what file names call the channels, such as {"red": "Tubulin", "blue": "DAPI"}',
     )
@@ -51,9 +53,9 @@ def main(argv: list[str] | None = None) -> None:
         " default, none leaves nothing out (default: %(default)s)",
     )
     parser.add_argument("--stack-order", nargs=4, choices=CHANNELS, default=list(CHANNELS))
-    parser.add_argument("--weights", required=True, nargs="+", help="of the folds, in order")
-    parser.add_argument("--models", required=True, nargs="+", help="model.json, in order")
-    parser.add_argument("--thresholds", required=True, help="table of thresholds (CSV)")
+    parser.add_input("--weights", nargs="+", help="of the folds, in order")
+    parser.add_input("--models", nargs="+", help="model.json, in order")
+    parser.add_input("--thresholds", help="table of thresholds (CSV)")
     parser.add_argument(
         "--strategy",
         default="global",
@@ -61,7 +63,16 @@ def main(argv: list[str] | None = None) -> None:
         " (default: %(default)s)",
     )
     parser.add_argument(
-        "--views", choices=("none", "dihedral8"), default="none", help="dihedral8: mean of eight"
+        "--views",
+        choices=("none", "dihedral8"),
+        help="none: each image as it is; dihedral8: mean of its eight flips and quarter turns"
+        " (default: the views of the run's predictions, tta.prediction of the networks' recipe)",
+    )
+    parser.add_argument(
+        "--arrays-size",
+        type=positive,
+        help="pixels per side of the run's arrays (arrays.size); needed only for networks of an"
+        " older version, whose model.json does not say it",
     )
     parser.add_argument(
         "--damaged", choices=("stop", "leave_out"), default="stop", help="what such images do"
@@ -69,17 +80,32 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--backend", choices=BACKENDS, default="torch", help="on the CPU")
     parser.add_argument("--gpus", type=int, default=1, help="0: run on the CPU")
     parser.add_argument(
-        "--threads", type=int, default=len(os.sched_getaffinity(0)), help="that read and compute"
+        "--threads",
+        type=positive,
+        default=len(os.sched_getaffinity(0)),
+        help="that read and compute",
     )
-    parser.add_argument("--batch-size", type=int, default=16, help="images (default: %(default)s)")
-    parser.add_argument("--labels", required=True, help="output: Id, Predicted, Names (CSV)")
-    parser.add_argument("--probabilities", help="output: mean of the networks (Parquet)")
-    parser.add_argument("--quarantine", help="output: images that could not be used (CSV)")
+    parser.add_argument(
+        "--batch-size",
+        type=positive,
+        help="images at a time (default: that of the networks' recipe)",
+    )
+    parser.add_output("--labels", help="output: Id, Predicted, Names (CSV)")
+    parser.add_output(
+        "--probabilities", required=False, help="output: mean of the networks (Parquet)"
+    )
+    parser.add_output(
+        "--quarantine", required=False, help="output: images that could not be used (CSV)"
+    )
     args = parser.parse_args(argv)
 
     if len(args.weights) != len(args.models):
         raise InputError("--weights and --models must name the same number of networks.")
     thresholds = strategy_thresholds(read_thresholds(args.thresholds), args.strategy)
+    if unknown := sorted(set(args.channels) - set(CHANNELS)):
+        raise InputError(
+            f"--channels: {unknown[0]!r} is not a channel; the channels are {', '.join(CHANNELS)}."
+        )
     settings = {
         "pattern": args.pattern,
         "channels": {channel: channel for channel in CHANNELS} | args.channels,
@@ -89,22 +115,21 @@ def main(argv: list[str] | None = None) -> None:
     complete(files, args.images, settings, "give --damaged leave_out to label the others")
 
     loaded = [load_network(*pair) for pair in zip(args.weights, args.models, strict=True)]
-    recipe = loaded[0][1]["recipe"] | {"batch_size": args.batch_size}
-    for (_, model), path in zip(loaded, args.models, strict=True):
-        if model["image_size"] != recipe["image_size"]:
-            raise InputError(
-                f"{path}: a network for {model['image_size']} px, where the first one is for"
-                f" {recipe['image_size']} px. Networks of one recipe are wanted."
-            )
+    models = [model for _, model in loaded]
+    recipe = models[0]["recipe"]
+    if args.batch_size is not None:
+        recipe = recipe | {"batch_size": args.batch_size}
+    views = recipe["tta"]["prediction"] if args.views is None else {"kind": args.views}
+    arrays_size = arrays_size_of(models, args)
     compute = choose_compute(recipe["precision"], args.threads, args.gpus)
     networks = ready([network for network, _ in loaded], recipe, args.backend, compute)
     batches = raw_batches(
-        args.images, dict(sorted(files.items())), args.stack_order, recipe["image_size"],
-        args.batch_size, args.threads,
+        args.images, dict(sorted(files.items())), args.stack_order, arrays_size, recipe, views,
+        args.threads,
     )  # fmt: skip
     progress = Progress("labelled", len(files), "images")
     image_ids, probabilities, problems = stream_probabilities(
-        networks, batches, {"kind": args.views}, compute, progress.add, args.damaged == "stop"
+        networks, batches, views, compute, progress.add, args.damaged == "stop"
     )
     table = pd.DataFrame(
         [(image_id, *problem) for image_id, problem in problems.items()],
@@ -127,6 +152,31 @@ def main(argv: list[str] | None = None) -> None:
         write_parquet(predictions, args.probabilities)
     write_csv(submission_table(labels).assign(Names=labels["names"]), args.labels)
     log.info("%d images labelled by %d networks", len(image_ids), len(networks))
+
+
+def arrays_size_of(models: list[dict[str, Any]], args: argparse.Namespace) -> int:
+    """The size of the arrays of all ``models``, which are for images of one size."""
+    first = models[0]
+    for model, path in zip(models, args.models, strict=True):
+        if model["image_size"] != first["image_size"]:
+            raise InputError(
+                f"{path}: a network for {model['image_size']} px, where the first one is for"
+                f" {first['image_size']} px. Networks of one recipe are expected."
+            )
+        if args.arrays_size is not None:
+            continue
+        if "arrays_size" not in model:
+            raise InputError(
+                f"{path}: does not say the size of the arrays that the network was trained on; an"
+                " older version wrote it. Give arrays.size of its configuration as --arrays-size."
+            )
+        if model["arrays_size"] != first["arrays_size"]:
+            raise InputError(
+                f"{path}: trained on arrays of {model['arrays_size']} px, where the first network"
+                f" was on {first['arrays_size']} px. Networks of one run are expected, or give"
+                " --arrays-size."
+            )
+    return first["arrays_size"] if args.arrays_size is None else args.arrays_size
 
 
 if __name__ == "__main__":

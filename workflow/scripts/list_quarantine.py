@@ -1,17 +1,17 @@
 """Lists the images of all shards that could not be used, with file, channel and reason."""
 
-import argparse
 import logging
 
+from hpaloc.arguments import Parser
 from hpaloc.convert import list_quarantine
 from hpaloc.log import run_program
 from hpaloc.provenance import record
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rows", required=True, nargs="+", help="tables of the shards, in order")
-    parser.add_argument("--quarantine", required=True, help="out: table of these images (CSV)")
+    parser = Parser(description=__doc__)
+    parser.add_input("--rows", nargs="+", help="tables of the shards, in order")
+    parser.add_output("--quarantine", help="out: table of these images (CSV)")
     arguments = parser.parse_args(argv)
 
     listed = list_quarantine(arguments.rows, arguments.quarantine)

@@ -1,10 +1,8 @@
 """Lists the states of training that no recipe of the configuration refers to; removes them if asked."""
 
-import argparse
-import json
 import logging
-from pathlib import Path
 
+from hpaloc.arguments import Parser
 from hpaloc.log import InputError, run_program
 from hpaloc.state import remove_state, size_of, stale_states
 
@@ -12,13 +10,11 @@ log = logging.getLogger("hpaloc")
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--state", required=True, type=Path, help="folder of all states")
+    parser = Parser(description=__doc__)
+    parser.add_optional_folder("--state", required=True, help="folder of all states")
     parser.add_argument("--run", required=True, help="states of other runs are left alone")
-    parser.add_argument(
+    parser.add_json(
         "--current",
-        required=True,
-        type=json.loads,
         help='what the configuration trains: [{"name", "fold", "recipe", "code", …}, …] as JSON',
     )
     parser.add_argument("--remove", action="store_true", help="remove them")

@@ -1,9 +1,8 @@
 """Splits the labelled images of a source into multilabel-stratified folds."""
 
-import argparse
-import json
 import logging
 
+from hpaloc.arguments import Parser, positive
 from hpaloc.audit.groups import read_groups
 from hpaloc.files import write_csv, write_digest, write_parquet
 from hpaloc.folds import fold_counts, make_folds
@@ -15,21 +14,23 @@ log = logging.getLogger("hpaloc")
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--arrays", required=True, help="index of the arrays (Parquet)")
-    parser.add_argument("--n", required=True, type=int, help="number of folds")
+    parser = Parser(description=__doc__)
+    parser.add_input("--arrays", help="index of the arrays (Parquet)")
+    parser.add_argument("--n", required=True, type=positive, help="number of folds")
     parser.add_argument("--seed", required=True, type=int)
-    parser.add_argument(
+    parser.add_json(
         "--group-by",
+        required=False,
         default=[],
-        type=json.loads,
         help='columns of the index, as JSON: ["antibody"], and "duplicates" of --duplicates;'
         " tiles of an image always stay together",
     )
-    parser.add_argument("--duplicates", help="groups of images that are the same field (Parquet)")
-    parser.add_argument("--folds", required=True, help="output: image_id, group, fold (Parquet)")
-    parser.add_argument("--digest", required=True, help="output: sha256 of the folds")
-    parser.add_argument("--counts", required=True, help="output: images of each class (CSV)")
+    parser.add_input(
+        "--duplicates", required=False, help="groups of images that are the same field (Parquet)"
+    )
+    parser.add_output("--folds", help="output: image_id, group, fold (Parquet)")
+    parser.add_output("--digest", help="output: sha256 of the folds")
+    parser.add_output("--counts", help="output: images of each class (CSV)")
     args = parser.parse_args(argv)
 
     index = read_index(args.arrays)

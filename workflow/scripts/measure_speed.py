@@ -1,7 +1,5 @@
 """Measures Table III on this machine: seconds per image from files to probabilities."""
 
-import argparse
-import json
 import logging
 import tempfile
 from pathlib import Path
@@ -9,20 +7,22 @@ from pathlib import Path
 import cv2
 import pandas as pd
 
+from hpaloc.arguments import Parser, positive
 from hpaloc.backends import BACKENDS, ready
 from hpaloc.compute import choose_compute, describe
-from hpaloc.files import write_csv
+from hpaloc.files import read_json, write_csv
 from hpaloc.index import read_index, root_of
 from hpaloc.log import run_program
 from hpaloc.network import load_network
 from hpaloc.provenance import record
-from hpaloc.shards import open_arrays, read_rows
+from hpaloc.shards import open_arrays, read_rows, size_of
 from hpaloc.speed import (
     seconds_per_image,
     source_files,
     stream_images_per_second,
     write_files,
 )
+from hpaloc.tables import read_table
 
 log = logging.getLogger("hpaloc")
 
@@ -31,34 +31,38 @@ STREAM_BATCH = 16
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--arrays", required=True, help="index of arrays to make the files from")
-    parser.add_argument("--raw-index", required=True, help="index of the source's raw images")
-    parser.add_argument("--settings", required=True, help="settings.json of the source")
-    parser.add_argument("--weights", required=True, help="of one fold (safetensors)")
-    parser.add_argument("--model", required=True, help="its model.json")
-    parser.add_argument("--recipe", required=True, type=json.loads, help="recipe (JSON)")
-    parser.add_argument("--published", required=True, help="the paper's table (CSV)")
+    parser = Parser(description=__doc__)
+    parser.add_input("--arrays", help="index of arrays to make the files from")
+    parser.add_input("--raw-index", help="index of the source's raw images")
+    parser.add_input("--settings", help="settings.json of the source")
+    parser.add_input("--weights", help="of one fold (safetensors)")
+    parser.add_input("--model", help="its model.json")
+    parser.add_json("--recipe", help="recipe (JSON)")
+    parser.add_input("--published", help="the paper's table (CSV)")
     parser.add_argument("--backend", choices=BACKENDS, default="torch", help="on the CPU")
     parser.add_argument("--gpus", type=int, default=1, help="0: run on the CPU")
-    parser.add_argument("--threads", type=int, default=1, help="threads that read and compute")
-    parser.add_argument("--repeats", type=int, default=5, help="batches timed; their median counts")
-    parser.add_argument("--table", required=True, help="output (CSV)")
+    parser.add_argument("--threads", type=positive, default=1, help="threads that read and compute")
+    parser.add_argument(
+        "--repeats", type=positive, default=5, help="batches timed; their median counts"
+    )
+    parser.add_output("--table", help="output (CSV)")
     args = parser.parse_args(argv)
 
     network, model = load_network(args.weights, args.model)
-    model_input = {"image_size": model["image_size"]}
+    recipe = args.recipe | {"image_size": model["image_size"]}
     compute = choose_compute(args.recipe["precision"], args.threads, args.gpus)
     device = describe(compute.device)
     if compute.device.type == "cpu" and args.backend != "torch":
         device = f"{device}, {args.backend}"
-    settings = json.loads(Path(args.settings).read_text(encoding="utf-8"))
+    settings = read_json(args.settings, "root")
     raw, root = read_index(args.raw_index), root_of(settings, args.raw_index)
-    published = pd.read_csv(args.published)
+    published = read_table(
+        args.published,
+        ("image_size", "batch_size", "format", "gpu", "cpu", "seconds_per_image"),
+        numbers=("image_size", "batch_size", "seconds_per_image"),
+    )
     runs = {  # a backend is prepared for a size of batches
-        batch_size: ready(
-            [network], args.recipe | model_input | {"batch_size": batch_size}, args.backend, compute
-        )[0]
+        batch_size: ready([network], recipe | {"batch_size": batch_size}, args.backend, compute)[0]
         for batch_size in sorted({*published["batch_size"], STREAM_BATCH})
     }
     cv2.setNumThreads(1)
@@ -80,8 +84,8 @@ def main(argv: list[str] | None = None) -> None:
                 args.repeats, args.threads, compute,
             )  # fmt: skip
             rate = stream_images_per_second(
-                runs[STREAM_BATCH], files, model["image_size"], STREAM_BATCH, args.repeats + 1,
-                args.threads, compute,
+                runs[STREAM_BATCH], files, size_of(shards), recipe | {"batch_size": STREAM_BATCH},
+                args.repeats + 1, args.threads, compute,
             )  # fmt: skip
         log.info(
             "4 × %d² px %s of %s, batch %d: %.4g s per image; stream: %.4g images/s",

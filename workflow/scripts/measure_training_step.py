@@ -1,9 +1,8 @@
 """Measures on this machine where the time of a training step goes."""
 
-import argparse
-import json
 import logging
 
+from hpaloc.arguments import Parser
 from hpaloc.compute import choose_compute
 from hpaloc.files import write_csv
 from hpaloc.fold_data import fold_data
@@ -15,15 +14,15 @@ log = logging.getLogger("hpaloc")
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--arrays", required=True, help="index of the arrays (Parquet)")
-    parser.add_argument("--folds", required=True, help="image_id, group, fold (Parquet)")
+    parser = Parser(description=__doc__)
+    parser.add_input("--arrays", help="index of the arrays (Parquet)")
+    parser.add_input("--folds", help="image_id, group, fold (Parquet)")
     parser.add_argument("--fold", required=True, type=int, help="validation fold, from 1")
-    parser.add_argument("--recipe", required=True, type=json.loads, help="whole recipe (JSON)")
+    parser.add_json("--recipe", help="whole recipe (JSON)")
     parser.add_argument("--gpus", type=int, default=1, help="0: run on the CPU")
     parser.add_argument("--workers", type=int, default=1, help="processes that make batches")
     parser.add_argument("--seconds", type=float, default=20.0, help="of measuring, about")
-    parser.add_argument("--table", required=True, help="output (CSV)")
+    parser.add_output("--table", help="output (CSV)")
     args = parser.parse_args(argv)
 
     compute = choose_compute(args.recipe["precision"], args.recipe["torch_threads"], args.gpus)

@@ -1,8 +1,6 @@
 """Figure 4: the architecture of a recipe's network, read off the network itself."""
 
-import argparse
-import json
-
+from hpaloc.arguments import Parser
 from hpaloc.figures import anatomy, architecture, style
 from hpaloc.files import write_csv
 from hpaloc.log import run_program
@@ -11,14 +9,12 @@ from hpaloc.provenance import record
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
+    parser = Parser(description=__doc__)
+    parser.add_json(
         "--recipe",
-        required=True,
-        type=json.loads,
         help="as JSON: network, image_size, pool, dropout, channel_means, normalise",
     )
-    parser.add_argument("--table", required=True, help="output: parts and their sizes (CSV)")
+    parser.add_output("--table", help="output: parts and their sizes (CSV)")
     style.add_arguments(parser)
     args = parser.parse_args(argv)
 

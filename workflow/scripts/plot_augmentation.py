@@ -1,9 +1,8 @@
 """Figure 3: the configured augmentation, group by group, with an example of each transform."""
 
-import argparse
-import json
 from pathlib import Path
 
+from hpaloc.arguments import Parser
 from hpaloc.figures import augmentation, samples, style
 from hpaloc.files import write_csv
 from hpaloc.index import read_index
@@ -13,16 +12,14 @@ from hpaloc.scheme import check_scheme
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--arrays", required=True, help="index of the arrays, beside its shards")
-    parser.add_argument(
+    parser = Parser(description=__doc__)
+    parser.add_input("--arrays", help="index of the arrays, beside its shards")
+    parser.add_json(
         "--recipe",
-        required=True,
-        type=json.loads,
         metavar="JSON",
         help="recipe, of which augmentation, image_size and seed are read",
     )
-    parser.add_argument("--table", required=True, help="output: what is drawn (CSV)")
+    parser.add_output("--table", help="output: what is drawn (CSV)")
     style.add_arguments(parser)
     args = parser.parse_args(argv)
 

@@ -1,8 +1,8 @@
 """Figure 1: two samples of the training images, four channels and their composite."""
 
-import argparse
 from pathlib import Path
 
+from hpaloc.arguments import Parser
 from hpaloc.figures import samples, style
 from hpaloc.files import write_csv
 from hpaloc.index import read_index
@@ -11,9 +11,9 @@ from hpaloc.provenance import record
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--arrays", required=True, help="index of the arrays, beside its shards")
-    parser.add_argument("--table", required=True, help="output: what is drawn (CSV)")
+    parser = Parser(description=__doc__)
+    parser.add_input("--arrays", help="index of the arrays, beside its shards")
+    parser.add_output("--table", help="output: what is drawn (CSV)")
     style.add_arguments(parser)
     args = parser.parse_args(argv)
 

@@ -1,7 +1,6 @@
 """The paper's last figure: generations of models against their training F1."""
 
-import argparse
-
+from hpaloc.arguments import Parser
 from hpaloc.figures import generations, style
 from hpaloc.figures.tables import read_folds
 from hpaloc.files import write_csv
@@ -10,10 +9,8 @@ from hpaloc.provenance import record
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--epochs", required=True, nargs="+", help="epochs.parquet of every recipe and fold"
-    )
+    parser = Parser(description=__doc__)
+    parser.add_input("--epochs", nargs="+", help="epochs.parquet of every recipe and fold")
     parser.add_argument(
         "--recipes",
         required=True,
@@ -23,7 +20,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--folds", required=True, nargs="+", type=int, help="fold of each of these files"
     )
-    parser.add_argument("--table", required=True, help="output: what is drawn (CSV)")
+    parser.add_output("--table", help="output: what is drawn (CSV)")
     style.add_arguments(parser)
     args = parser.parse_args(argv)
 

@@ -1,7 +1,6 @@
 """Figure 9: accuracy of people, network and constant answers, by class and over all classes."""
 
-import argparse
-
+from hpaloc.arguments import Parser
 from hpaloc.figures import people, style
 from hpaloc.figures.tables import read_table
 from hpaloc.log import run_program
@@ -9,9 +8,9 @@ from hpaloc.provenance import record
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--per-class", required=True, help="scores of classes by answerer (CSV)")
-    parser.add_argument("--scores", required=True, help="Table II, a column per answerer (CSV)")
+    parser = Parser(description=__doc__)
+    parser.add_input("--per-class", help="scores of classes by answerer (CSV)")
+    parser.add_input("--scores", help="Table II, a column per answerer (CSV)")
     parser.add_argument("--recipe", required=True, help="name of the recipe, for the title")
     parser.add_argument("--source", required=True, help="name of the test source, for the title")
     style.add_arguments(parser)

@@ -1,7 +1,6 @@
 """Figure 8: precision-recall curves of the final model on a test source."""
 
-import argparse
-
+from hpaloc.arguments import Parser
 from hpaloc.figures import pr_curve, style
 from hpaloc.figures.tables import read_table
 from hpaloc.log import run_program
@@ -9,10 +8,12 @@ from hpaloc.provenance import record
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--curves", required=True, help="points of the curves (Parquet)")
-    parser.add_argument("--metrics", required=True, help="scores of folds and strategies (CSV)")
-    parser.add_argument("--thresholds", help="table of thresholds (CSV), for the number")
+    parser = Parser(description=__doc__)
+    parser.add_input("--curves", help="points of the curves (Parquet)")
+    parser.add_input("--metrics", help="scores of folds and strategies (CSV)")
+    parser.add_input(
+        "--thresholds", required=False, help="table of thresholds (CSV), for the number"
+    )
     parser.add_argument("--strategy", required=True, help="strategy whose point is marked")
     parser.add_argument("--recipe", required=True, help="name of the recipe, for the title")
     parser.add_argument("--source", required=True, help="name of the test source, for the title")

@@ -1,7 +1,6 @@
 """Figure 6: validation F1 and focal score by epoch of a recipe."""
 
-import argparse
-
+from hpaloc.arguments import Parser
 from hpaloc.figures import style, validation
 from hpaloc.figures.tables import read_folds
 from hpaloc.files import write_csv
@@ -10,13 +9,13 @@ from hpaloc.provenance import record
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--epochs", required=True, nargs="+", help="epochs.parquet of every fold")
+    parser = Parser(description=__doc__)
+    parser.add_input("--epochs", nargs="+", help="epochs.parquet of every fold")
     parser.add_argument(
         "--folds", required=True, nargs="+", type=int, help="numbers of the same folds"
     )
     parser.add_argument("--recipe", required=True, help="name of the recipe, for the title")
-    parser.add_argument("--table", required=True, help="output: what is drawn (CSV)")
+    parser.add_output("--table", help="output: what is drawn (CSV)")
     style.add_arguments(parser)
     args = parser.parse_args(argv)
 

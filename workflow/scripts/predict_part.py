@@ -1,9 +1,8 @@
 """Probabilities of one part of a source's images, by the networks of all trained folds."""
 
-import argparse
-import json
 import logging
 
+from hpaloc.arguments import Parser, positive
 from hpaloc.backends import BACKENDS, ready
 from hpaloc.compute import choose_compute
 from hpaloc.feed import n_views, view_batches
@@ -19,24 +18,22 @@ log = logging.getLogger("hpaloc")
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--arrays", required=True, help="index of the arrays (Parquet)")
+    parser = Parser(description=__doc__)
+    parser.add_input("--arrays", help="index of the arrays (Parquet)")
     parser.add_argument("--part", required=True, type=int, help="number of the part, from 0")
-    parser.add_argument("--parts", required=True, type=int, help="number of parts")
+    parser.add_argument("--parts", required=True, type=positive, help="number of parts")
     parser.add_argument("--folds", required=True, type=int, nargs="+")
-    parser.add_argument("--weights", required=True, nargs="+", help="of the folds, in order")
-    parser.add_argument("--models", required=True, nargs="+", help="model.json, in order")
-    parser.add_argument(
+    parser.add_input("--weights", nargs="+", help="of the folds, in order")
+    parser.add_input("--models", nargs="+", help="model.json, in order")
+    parser.add_json(
         "--recipe",
-        required=True,
-        type=json.loads,
         help="tta, and what else differs from the recipe in model.json (JSON)",
     )
     parser.add_argument("--backend", choices=BACKENDS, default="torch", help="on the CPU")
     parser.add_argument("--gpus", type=int, default=1, help="0: run on the CPU")
     parser.add_argument("--workers", type=int, default=1, help="processes that make batches")
-    parser.add_argument("--predictions", required=True, help="output (Parquet)")
-    parser.add_argument("--digest", required=True, help="output: its sha256")
+    parser.add_output("--predictions", help="output (Parquet)")
+    parser.add_output("--digest", help="output: its sha256")
     args = parser.parse_args(argv)
 
     if not len(args.folds) == len(args.weights) == len(args.models):

@@ -3,30 +3,26 @@
 Both are CSV files with class numbers separated by blanks: `Id,Target` and `Id,Predicted`.
 """
 
-import argparse
-
 from hpaloc.answers import ANSWERS, TRUTH, matched, read_sheet
+from hpaloc.arguments import Parser
 from hpaloc.evaluation import scores_table
 from hpaloc.files import write_csv
-from hpaloc.log import InputError, run_program
+from hpaloc.log import run_program
 from hpaloc.metrics import scores
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--truth", required=True, help="CSV with the columns Id,Target")
-    parser.add_argument("--answers", required=True, help="CSV with the columns Id,Predicted")
-    parser.add_argument("--metrics", required=True, help="output: CSV with metric,value")
+    parser = Parser(description=__doc__)
+    parser.add_input("--truth", help="CSV with the columns Id,Target")
+    parser.add_input("--answers", help="CSV with the columns Id,Predicted")
+    parser.add_output("--metrics", help="output: CSV with metric,value")
     args = parser.parse_args(argv)
 
     truth, predicted = matched(
         read_sheet(args.truth, TRUTH), read_sheet(args.answers, ANSWERS), args.truth, args.answers
     )
     table = scores_table(scores(truth, predicted))[["metric", "value"]]
-    try:
-        write_csv(table, args.metrics)
-    except OSError as error:
-        raise InputError(f"{args.metrics}: cannot be written ({error.strerror}).") from error
+    write_csv(table, args.metrics)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,6 @@
 """Renders a source of simulated cells: image files, index, digest and the resolved settings."""
 
-import argparse
-import json
-from pathlib import Path
-
+from hpaloc.arguments import Parser
 from hpaloc.files import write_digest, write_json
 from hpaloc.index import write_index
 from hpaloc.log import run_program
@@ -12,13 +9,13 @@ from hpaloc.simulate.source import LABEL_TABLE, check_settings, make_source
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(description=__doc__)
     parser.add_argument("--name", required=True, help="name of the source in the index")
-    parser.add_argument("--settings", required=True, type=json.loads, help="settings as JSON")
-    parser.add_argument("--raw", required=True, type=Path, help="folder of the image files")
-    parser.add_argument("--index", required=True, type=Path, help="index to write (Parquet)")
-    parser.add_argument("--digest", required=True, type=Path, help="sha256 of the index to write")
-    parser.add_argument("--settings-out", required=True, type=Path, help="settings.json to write")
+    parser.add_json("--settings", help="settings as JSON")
+    parser.add_output_folder("--raw", help="folder of the image files")
+    parser.add_output("--index", help="index to write (Parquet)")
+    parser.add_output("--digest", help="sha256 of the index to write")
+    parser.add_output("--settings-out", help="settings.json to write")
     parser.add_argument("--workers", type=int, default=1, help="processes that render")
     args = parser.parse_args(argv)
 

@@ -1,12 +1,12 @@
 """Shows how far every fold of a run is: which run and where, which wait, stopped or are finished."""
 
-import argparse
 from pathlib import Path
 
 from snakemake.common.configfile import load_configfile
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import update_config
 
+from hpaloc.arguments import Parser
 from hpaloc.config import resolve
 from hpaloc.fold_status import FoldStatus, fold_statuses, slurm_queue
 from hpaloc.log import InputError, duration, run_program
@@ -15,15 +15,15 @@ HEADER = ("recipe", "fold", "status", "epoch", "step", "images/s", "best F1", "l
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
+    parser = Parser(description=__doc__)
+    parser.add_input(
         "--configfile",
+        required=False,
         nargs="*",
         default=[],
-        type=Path,
         help="as Snakemake was given them, laid over config.yaml",
     )
-    parser.add_argument("--state", type=Path, default="results/state", help="folder of all states")
+    parser.add_optional_folder("--state", default="results/state", help="folder of all states")
     args = parser.parse_args(argv)
 
     config: dict = {}

@@ -1,11 +1,8 @@
 """Tabulates people, the network and constant answers as in Table II, and by class."""
 
-import argparse
-import json
-
 import numpy as np
-import pandas as pd
 
+from hpaloc.arguments import Parser
 from hpaloc.calling import read_thresholds, strategy_thresholds
 from hpaloc.comparison import (
     check_names,
@@ -20,26 +17,35 @@ from hpaloc.index import read_index
 from hpaloc.log import run_program
 from hpaloc.predictions import read_probabilities, truth_of
 from hpaloc.provenance import record
+from hpaloc.tables import AS_TEXT, read_table
 from hpaloc.thresholds import call_labels
+
+TABLE_2 = (
+    "metric",
+    "human_published",
+    "human_recomputed",
+    "machine_published",
+    "machine_recomputed",
+)
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--arrays", required=True, help="index of the test arrays, for the labels")
+    parser = Parser(description=__doc__)
+    parser.add_input("--arrays", help="index of the test arrays, for the labels")
     parser.add_argument("--fold", required=True, help="number of the first trained fold")
-    parser.add_argument("--fold-predictions", required=True, help="its probabilities (Parquet)")
-    parser.add_argument("--mean", required=True, help="mean probabilities of the folds (Parquet)")
-    parser.add_argument("--thresholds", required=True, help="table of thresholds (CSV)")
+    parser.add_input("--fold-predictions", help="its probabilities (Parquet)")
+    parser.add_input("--mean", help="mean probabilities of the folds (Parquet)")
+    parser.add_input("--thresholds", help="table of thresholds (CSV)")
     parser.add_argument("--strategy", required=True, help="strategy that calls the labels")
-    parser.add_argument(
+    parser.add_json(
         "--answers",
+        required=False,
         default=[],
-        type=json.loads,
         help='sheets of people, as JSON: [{"name": …, "answers": CSV, "truth": CSV or null}]',
     )
-    parser.add_argument("--published", required=True, help="the paper's Table II (CSV)")
-    parser.add_argument("--table", required=True, help="output: scores by answerer (CSV)")
-    parser.add_argument("--per-class", required=True, help="output: scores by class (CSV)")
+    parser.add_input("--published", help="the paper's Table II (CSV)")
+    parser.add_output("--table", help="output: scores by answerer (CSV)")
+    parser.add_output("--per-class", help="output: scores by class (CSV)")
     args = parser.parse_args(argv)
 
     images = labelled_images(read_index(args.arrays), args.arrays)
@@ -60,7 +66,7 @@ def main(argv: list[str] | None = None) -> None:
     for sheet in args.answers:
         answerers += of_person(sheet, images["image_id"].tolist(), truth, network)
     check_names(answerers)
-    published = pd.read_csv(args.published, dtype=str, keep_default_na=False)
+    published = read_table(args.published, TABLE_2, **AS_TEXT)
     write_csv(comparison_table(answerers, published), args.table)
     write_csv(class_comparison_table(answerers), args.per_class)
     sheets = [sheet[key] for sheet in args.answers for key in ("answers", "truth")]

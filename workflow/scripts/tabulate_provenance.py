@@ -1,12 +1,12 @@
 """Tabulates the records of origin of all that some results were made of, for the report."""
 
-import argparse
 import hashlib
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from hpaloc.arguments import Parser
 from hpaloc.files import write_csv, write_text
 from hpaloc.log import InputError, run_program
 from hpaloc.provenance import record
@@ -17,16 +17,16 @@ SHARED = ["program", "commit", "config", "seed", "device", "python", "packages",
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--results", required=True, type=Path, help="folder of all results")
-    parser.add_argument("--made", required=True, nargs="+", help="the results in question")
-    parser.add_argument("--table", required=True, help="output: a row per kind of job (CSV)")
-    parser.add_argument("--config", required=True, help="output: configuration of the last result")
+    parser = Parser(description=__doc__)
+    parser.add_input_folder("--results", help="folder of all results")
+    parser.add_input("--made", nargs="+", help="the results in question")
+    parser.add_output("--table", help="output: a row per kind of job (CSV)")
+    parser.add_output("--config", help="output: configuration of the last result")
     args = parser.parse_args(argv)
 
     jobs, _ = read_records(args.results)
-    made = set(args.made)
-    last = {job for job in jobs if made & job.about["outputs"].keys()}
+    made = [path.as_posix() for path in args.made]
+    last = {job for job in jobs if set(made) & job.about["outputs"].keys()}
     if not last:
         raise InputError(
             f"{args.made[0]} and the other results have no records of their origin: an older version"
@@ -38,7 +38,7 @@ def main(argv: list[str] | None = None) -> None:
         record=("record", "min"),
     )  # fmt: skip
     write_csv(table, args.table)
-    write_text(config_of(max(last, key=lambda job: newest(job, args.made))), args.config)
+    write_text(config_of(max(last, key=lambda job: newest(job, made))), args.config)
     record(args, [args.table, args.config])
 
 

@@ -1,21 +1,19 @@
 """Trains one recipe on all folds but one and validates it on that fold, resumable."""
 
-import argparse
-import json
 import logging
 import math
 import sys
 import time
 from contextlib import nullcontext
-from pathlib import Path
 
 import torch
 
+from hpaloc.arguments import Parser
 from hpaloc.augment import build
 from hpaloc.checkpoint import load_checkpoint
 from hpaloc.compute import choose_compute
 from hpaloc.export import Outputs, export
-from hpaloc.files import sha256_of_file
+from hpaloc.files import read_digest, sha256_of_file
 from hpaloc.fold_data import fold_data
 from hpaloc.keeper import Keeper
 from hpaloc.lease import LEASE_S, leased
@@ -31,18 +29,18 @@ log = logging.getLogger("hpaloc")
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--arrays", required=True, help="index of the arrays (Parquet)")
-    parser.add_argument("--arrays-digest", required=True, type=Path, help="its sha256")
-    parser.add_argument("--folds", required=True, help="image_id, group, fold (Parquet)")
-    parser.add_argument("--folds-digest", required=True, type=Path, help="its sha256")
+    parser = Parser(description=__doc__)
+    parser.add_input("--arrays", help="index of the arrays (Parquet)")
+    parser.add_input("--arrays-digest", help="its sha256")
+    parser.add_input("--folds", help="image_id, group, fold (Parquet)")
+    parser.add_input("--folds-digest", help="its sha256")
     parser.add_argument("--fold", required=True, type=int, help="validation fold, from 1")
-    parser.add_argument("--recipe", required=True, type=json.loads, help="whole recipe (JSON)")
+    parser.add_json("--recipe", help="whole recipe (JSON)")
     parser.add_argument("--name", required=True, help="name of the recipe")
     parser.add_argument("--run", required=True, help="name of the run")
     parser.add_argument("--code", required=True, help="digest of the training code")
-    parser.add_argument("--state", required=True, type=Path, help="folder of all states")
-    parser.add_argument("--pretrained", type=Path, help="weights to begin with")
+    parser.add_output_folder("--state", help="folder of all states")
+    parser.add_input("--pretrained", required=False, help="weights to begin with")
     parser.add_argument("--gpus", type=int, default=1, help="that train the fold; 0: the CPU")
     parser.add_argument("--workers", type=int, default=1, help="processes that make batches")
     parser.add_argument(
@@ -51,12 +49,12 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--lease-seconds", type=float, default=LEASE_S, help="a silent process loses its state then"
     )
-    parser.add_argument("--weights", required=True, type=Path, help="output (safetensors)")
-    parser.add_argument("--weights-digest", required=True, type=Path, help="output: its sha256")
-    parser.add_argument("--model", required=True, type=Path, help="output: what it is (JSON)")
-    parser.add_argument("--steps", required=True, type=Path, help="output (Parquet)")
-    parser.add_argument("--epochs", required=True, type=Path, help="output (Parquet)")
-    parser.add_argument("--validation", required=True, type=Path, help="output (Parquet)")
+    parser.add_output("--weights", help="output (safetensors)")
+    parser.add_output("--weights-digest", help="output: its sha256")
+    parser.add_output("--model", help="output: what it is (JSON)")
+    parser.add_output("--steps", help="output (Parquet)")
+    parser.add_output("--epochs", help="output (Parquet)")
+    parser.add_output("--validation", help="output (Parquet)")
     args = parser.parse_args(argv)
 
     started = time.monotonic()
@@ -71,8 +69,8 @@ def main(argv: list[str] | None = None) -> None:
     key = {
         "recipe": args.recipe,
         "fold": args.fold,
-        "arrays": args.arrays_digest.read_text().strip(),
-        "folds": args.folds_digest.read_text().strip(),
+        "arrays": read_digest(args.arrays_digest),
+        "folds": read_digest(args.folds_digest),
         "pretrained": sha256_of_file(args.pretrained) if args.pretrained else None,
         "code": args.code,
     }
@@ -135,7 +133,7 @@ def main(argv: list[str] | None = None) -> None:
             args.weights, args.weights_digest, args.model, args.steps, args.epochs, args.validation
         )
         lease.ensure()
-        export(state, folder, args.recipe, args.fold, data.validation_ids, outputs)
+        export(state, folder, args.recipe, args.fold, data, outputs)
         record(args, outputs, pixels_of=args.arrays, makers=state.makers)
     if was_finished:
         log.info(

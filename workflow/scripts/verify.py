@@ -4,13 +4,13 @@ Status 1 where a file was deleted, truncated or edited, or made of something tha
 Arrays and raw images that were deleted are named, but free to be: nothing that is made needs them.
 """
 
-import argparse
 import logging
 import os
 import shlex
 import sys
 from pathlib import Path
 
+from hpaloc.arguments import Parser, positive
 from hpaloc.log import InputError, run_program, some_of
 from hpaloc.provenance import CONFIGS, SCRATCH, SUFFIX
 from hpaloc.verification import Fault, Findings, Job, freely_deleted, repairs, verify
@@ -19,12 +19,14 @@ log = logging.getLogger("hpaloc")
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--results", type=Path, default=Path("results"), help="folder of results")
+    parser = Parser(description=__doc__.split("\n")[0])
+    parser.add_optional_folder("--results", default=Path("results"), help="folder of results")
     parser.add_argument(
         "--run", help="only this run and what it was made of; `config` is the unnamed"
     )
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="files at a time")
+    parser.add_argument(
+        "--threads", type=positive, default=os.cpu_count() or 1, help="files at a time"
+    )
     args = parser.parse_args(argv)
 
     if not args.results.is_dir():

@@ -1,8 +1,8 @@
 """Writes predictions in the order that Kaggle's competition asks for."""
 
-import argparse
 import logging
 
+from hpaloc.arguments import Parser, input_file
 from hpaloc.files import write_csv
 from hpaloc.kaggle.files import read_found
 from hpaloc.kaggle.submission import ordered_submission
@@ -13,15 +13,17 @@ log = logging.getLogger("hpaloc")
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--labels", required=True, help="what call_labels made (labels.parquet or submission.csv)"
-    )
+    parser = Parser(description=__doc__)
+    parser.add_input("--labels", help="what call_labels made (labels.parquet or submission.csv)")
     order = parser.add_mutually_exclusive_group(required=True)
-    order.add_argument("--order", help="the competition's sample_submission.csv")
-    order.add_argument("--files", help="files.json of the test source, which names that table")
-    parser.add_argument("--quarantine", help="images that could not be used (list_quarantine)")
-    parser.add_argument("--submission", required=True, help="out: Id,Predicted (CSV)")
+    order.add_argument("--order", type=input_file, help="the competition's sample_submission.csv")
+    order.add_argument(
+        "--files", type=input_file, help="files.json of the test source, which names that table"
+    )
+    parser.add_input(
+        "--quarantine", required=False, help="images that could not be used (list_quarantine)"
+    )
+    parser.add_output("--submission", help="out: Id,Predicted (CSV)")
     arguments = parser.parse_args(argv)
 
     table = arguments.order

@@ -10,6 +10,7 @@ import pandas as pd
 from hpaloc.classes import CLASS_NAMES, N_CLASSES, PROBABILITY_COLUMNS, format_labels
 from hpaloc.log import InputError
 from hpaloc.predictions import probabilities_of, read_probabilities, truth_of
+from hpaloc.tables import read_table
 from hpaloc.thresholds import (
     best_global_threshold,
     best_thresholds_per_class,
@@ -174,7 +175,7 @@ def submission_table(labels: pd.DataFrame) -> pd.DataFrame:
 def _epochs_of_fold(validation: str | Path, epochs: str | Path) -> list[pd.DataFrame]:
     """Probabilities of one fold by epoch, the exported one first, then the one before it …"""
     table = read_probabilities(validation, "epoch")
-    logged = pd.read_parquet(epochs, columns=["epoch", "exported"])
+    logged = read_table(epochs, ["epoch", "exported"])
     exported = logged.loc[logged["exported"], "epoch"].tolist()
     kept = sorted(table["epoch"].unique().tolist(), reverse=True)
     if len(exported) != 1 or kept != list(range(exported[0], exported[0] - len(kept), -1)):

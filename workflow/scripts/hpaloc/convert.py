@@ -363,6 +363,11 @@ def _write_rows(
 
 
 def _read_rows_table(path: str | Path) -> tuple[pd.DataFrame, dict[str, str]]:
-    table = pq.read_table(path)
+    try:
+        table = pq.read_table(path)
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(f"{path}: not a readable table of a shard's rows ({error}).") from error
     about = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
+    if table.schema.names != _ROWS_SCHEMA.names or not {"shard", "sha256"} <= about.keys():
+        raise InputError(f"{path}: not the table of a shard's rows that convert_shard writes.")
     return table.to_pandas(), about

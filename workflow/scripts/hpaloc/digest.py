@@ -14,9 +14,11 @@ from pathlib import Path
 
 SCRIPTS = Path(__file__).resolve().parents[1]
 
-# How a program reports, what it notes of its origin, and which of several GPUs it runs on, cannot
-# change what it makes.
-WITHOUT_EFFECT = {"hpaloc.log", "hpaloc.progress", "hpaloc.provenance", "hpaloc.gpu_lock"}
+# How a program checks its arguments and reports, what it notes of its origin, and which of several
+# GPUs it runs on, cannot change what it makes.
+WITHOUT_EFFECT = {
+    "hpaloc.arguments", "hpaloc.gpu_lock", "hpaloc.log", "hpaloc.progress", "hpaloc.provenance",
+}  # fmt: skip
 
 
 def code_digest(rule: str, scripts: Path = SCRIPTS) -> str:

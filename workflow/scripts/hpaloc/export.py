@@ -16,6 +16,7 @@ from hpaloc.checkpoint import (
 )
 from hpaloc.classes import CHANNELS, PROBABILITY_COLUMNS
 from hpaloc.files import write_digest, write_json, write_parquet, written_whole
+from hpaloc.fold_data import FoldData
 from hpaloc.history import epochs_table, steps_table
 from hpaloc.log import InputError
 from hpaloc.network import build_network, count_parameters
@@ -35,10 +36,10 @@ def export(
     folder: Path,
     recipe: dict[str, Any],
     fold: int,
-    validation_ids: np.ndarray,
+    data: FoldData,
     outputs: Outputs,
 ) -> None:
-    """Writes the outputs of a finished fold; equal states give equal files.
+    """Writes the outputs of a finished fold, trained on ``data``; equal states give equal files.
 
     Raises InputError where a file of the state was deleted.
     """
@@ -49,13 +50,14 @@ def export(
             raise InputError(
                 f"{path}: this file of a finished state is missing. Delete the folder to train anew."
             )
-    write_parquet(validation_table(state, folder, recipe, validation_ids), outputs.validation)
+    write_parquet(validation_table(state, folder, recipe, data.validation_ids), outputs.validation)
     write_parquet(steps_table(state.steps), outputs.steps)
     write_parquet(epochs_table(state.epochs, state.best_epoch), outputs.epochs)
     description = {
         "network": recipe["network"],
         "fold": fold,
         "input_channels": len(CHANNELS),
+        "arrays_size": data.arrays_size,
         "image_size": recipe["image_size"],
         "parameters": count_parameters(build_network(recipe)),
         "channel_means": recipe["channel_means"],

@@ -106,26 +106,36 @@ def view_batches(
     network is (hpaloc.predict.exact_views).
     """
     rows = np.asarray(rows, np.int64)
-    read, size = _reader(arrays, rows), recipe["image_size"]
-    draws = n_draws(views)
-    if views["kind"] == "augmentation":
-        image_ids, pipeline = _image_ids(arrays, rows), build(recipe["augmentation"])
+    read, image_ids = _reader(arrays, rows), _image_ids(arrays, rows)
+    draws, made = n_draws(views), view_maker(recipe, views, purpose, epoch, fold)
 
-        def write(place: int, out: np.ndarray) -> None:
-            view, position = divmod(place, len(rows))
-            key = stream(recipe["seed"], purpose, epoch, view, image_ids[position], fold)
-            out[:], _ = augmented(pipeline, read(position), size, key)
-    else:
-
-        def write(place: int, out: np.ndarray) -> None:
-            out[:] = resized(read(place), size)
+    def write(place: int, out: np.ndarray) -> None:
+        view, position = divmod(place, len(rows))
+        out[:] = made(read(position), image_ids[position], view)
 
     places = [
         range(view * len(rows) + part.start, view * len(rows) + part.stop)
         for part in _parts(len(rows), batch_size)
         for view in range(draws)
     ]
-    return _batches(places, np.tile(rows, draws), size, write, workers)
+    return _batches(places, np.tile(rows, draws), recipe["image_size"], write, workers)
+
+
+def view_maker(
+    recipe: dict[str, Any], views: dict[str, Any], purpose: str, epoch: int = 0, fold: int = 0
+) -> Callable[[np.ndarray, str, int], np.ndarray]:
+    """What makes one of the ``n_draws`` views of ``view_batches``, for one thread at a time: of an
+    image of the arrays (uint8 S×S×4), its id and the view's number, uint8 at the network's size."""
+    size = recipe["image_size"]
+    if views["kind"] != "augmentation":
+        return lambda image, image_id, view: resized(image, size)
+    pipeline = build(recipe["augmentation"])
+
+    def drawn(image: np.ndarray, image_id: str, view: int) -> np.ndarray:
+        key = stream(recipe["seed"], purpose, epoch, view, image_id, fold)
+        return augmented(pipeline, image, size, key)[0]
+
+    return drawn
 
 
 def n_views(views: dict[str, Any]) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,6 +29,10 @@ def written_whole(path: str | Path) -> Iterator[Path]:
     try:
         yield aside
         os.replace(aside, path)
+    except OSError as error:
+        if error.filename in (None, str(aside)):  # PyArrow names no file, and nobody knows aside
+            error.filename = str(path)
+        raise
     finally:
         aside.unlink(missing_ok=True)
 
@@ -49,6 +54,18 @@ def write_text(text: str, path: str | Path) -> None:
 
 def write_json(value: Any, path: str | Path) -> None:
     write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", path)
+
+
+def read_json(path: str | Path, *keys: str) -> dict[str, Any]:
+    """The object of a JSON file; InputError where it cannot be read, or lacks one of ``keys``."""
+    try:
+        value = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: not a readable JSON file ({error}).") from error
+    for key in keys:
+        if not isinstance(value, dict) or key not in value:
+            raise InputError(f"{path}: the key {key!r} is missing; is this another file?")
+    return value
 
 
 def map_array(path: str | Path) -> np.ndarray:
@@ -73,6 +90,18 @@ def write_digest(of: str | Path, path: str | Path) -> None:
     ``ancient`` and its digest file as the trigger.
     """
     write_text(f"{sha256_of_file(of)}\n", path)
+
+
+def read_digest(path: str | Path) -> str:
+    """The lines of a file of ``write_digest`` or ``hpaloc.index.write_index``, without the last
+    line break; InputError for any other file."""
+    try:
+        text = Path(path).read_text(encoding="ascii").strip()
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: not a readable file of sha256 sums ({error}).") from error
+    if not re.fullmatch(r"([0-9a-f]{64}\n)*[0-9a-f]{64}", text):
+        raise InputError(f"{path}: not a file of sha256 sums.")
+    return text
 
 
 def canonical_json(value: Any) -> str:

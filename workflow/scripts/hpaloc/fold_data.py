@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from hpaloc import feed
 from hpaloc.classes import multi_hot
 from hpaloc.log import InputError
 from hpaloc.ranks import ALONE, Ranks
-from hpaloc.shards import open_arrays, positions_of
+from hpaloc.shards import open_arrays, positions_of, size_of
+from hpaloc.tables import read_table
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,11 @@ class FoldData:
     @property
     def validation_ids(self) -> np.ndarray:
         return self.arrays[0]["image_id"].to_numpy()[self.validation_rows]
+
+    @property
+    def arrays_size(self) -> int:
+        """Pixels per side of the images."""
+        return size_of(self.arrays[1])
 
     def training_batches(
         self, recipe: dict[str, Any], epoch: int, first_step: int = 0, ranks: Ranks = ALONE
@@ -64,7 +69,7 @@ def fold_data(arrays: str | Path, folds: str | Path, fold: int, workers: int) ->
     that are not in the arrays or are unlabelled.
     """
     index, shards = open_arrays(arrays)
-    table = pd.read_parquet(folds, columns=["image_id", "fold"])
+    table = read_table(folds, ["image_id", "fold"])
     numbers = sorted(int(number) for number in table["fold"].unique())
     if fold not in numbers or len(numbers) < 2:
         raise InputError(f"{folds}: no validation fold {fold} among others; folds: {numbers}.")

@@ -7,6 +7,19 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 
+_ROOM = "Make room there and run again: what is whole is kept."
+_PATH = "Check this path, then run again: what is whole is kept."
+_DISK = "The disk or its connection failed; when it works again, run again: what is whole is kept."
+
+# What to do about errors of files, by their number. Any other OSError is a defect.
+_ADVICE = {
+    errno.ENOSPC: _ROOM, errno.EDQUOT: _ROOM, errno.EFBIG: _ROOM,
+    errno.EROFS: _PATH, errno.EACCES: _PATH, errno.EPERM: _PATH, errno.ENOENT: _PATH,
+    errno.ENOTDIR: _PATH, errno.EISDIR: _PATH, errno.ENAMETOOLONG: _PATH, errno.ELOOP: _PATH,
+    errno.EEXIST: _PATH, errno.ENOTEMPTY: _PATH, errno.EXDEV: _PATH,
+    errno.EIO: _DISK, errno.ESTALE: _DISK, errno.ENXIO: _DISK,
+}  # fmt: skip
+
 
 class InputError(Exception):
     """Something that the user can mend: the message says what, where, why and what to do."""
@@ -15,8 +28,9 @@ class InputError(Exception):
 def run_program(main: Callable[[], None]) -> None:
     """Runs a script's ``main`` with logging to standard error.
 
-    An InputError ends the program with its message and status 1, a full disk likewise, Ctrl-C with
-    status 130; any other exception is a defect and keeps its traceback.
+    An InputError ends the program with its message and status 1, as does a file or disk that fails
+    at work (full, read-only, gone), Ctrl-C with status 130; any other exception is a defect and
+    keeps its traceback.
     """
     logging.basicConfig(
         stream=sys.stderr,
@@ -36,11 +50,9 @@ def run_program(main: Callable[[], None]) -> None:
         logging.getLogger("hpaloc").warning("stopped; run again to go on")
         sys.exit(130)
     except Exception as error:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            logging.getLogger("hpaloc").error(
-                "%s: %s. Make room there and run again: what is whole is kept.",
-                error.filename or "a file of this job", error.strerror,
-            )  # fmt: skip
+        if isinstance(error, OSError) and (advice := _ADVICE.get(error.errno)):
+            file = error.filename or "a file of this job"
+            logging.getLogger("hpaloc").error("%s: %s. %s", file, os.strerror(error.errno), advice)
             sys.exit(1)
         logging.getLogger("hpaloc").exception("a defect of this program; please report it")
         sys.exit(70)

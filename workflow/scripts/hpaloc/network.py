@@ -5,7 +5,6 @@ Normalisation belongs to it, so that the weights and model.json are all that a p
 """
 
 import fnmatch
-import json
 import pickle
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from timm.models.resnet import Bottleneck, ResNet
 from torch import nn
 
 from hpaloc.classes import CHANNELS, N_CLASSES
-from hpaloc.files import written_whole
+from hpaloc.files import read_json, written_whole
 from hpaloc.log import InputError
 
 SMALL = "seresnext_small"
@@ -162,7 +161,7 @@ def load_network(weights: str | Path, model_json: str | Path) -> tuple[Network, 
 
     Raises InputError where the two files do not belong together.
     """
-    model = json.loads(Path(model_json).read_text(encoding="utf-8"))
+    model = read_json(model_json, "recipe", "image_size")
     network = build_network(model["recipe"])
     tensors = _read_tensors(weights)
     _check_tensors(tensors, network.state_dict(), weights)

@@ -1,10 +1,12 @@
 """From image files straight to probabilities, without arrays on a disk.
 
 Threads read, decode and shrink the images of the next batch while the network has the last one.
-The pixels are those that the conversion to arrays of the network's size gives.
+The pixels are those of a run: an image is converted as for arrays, and then made a view of the
+network's size as for a batch, by the same functions.
 """
 
 import itertools
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,7 +22,7 @@ from hpaloc.classes import CHANNELS, N_CLASSES
 from hpaloc.compute import Compute
 from hpaloc.convert import BadFile, Problem, converted
 from hpaloc.device_batches import to_device
-from hpaloc.feed import n_views
+from hpaloc.feed import n_draws, n_views, view_maker
 from hpaloc.gradient import Forward
 from hpaloc.images import BadImage, read_header
 from hpaloc.log import InputError
@@ -29,8 +31,8 @@ from hpaloc.raw_files import Read, raw_files
 
 
 class RawBatch(NamedTuple):
-    """Images that can be used and those that cannot: ``images`` uint8 n × S × S × 4 of the n
-    ``image_ids``; ``problems`` by image id.
+    """Images that can be used and those that cannot: ``images`` uint8 draws × n × S × S × 4 of the
+    n ``image_ids`` (see hpaloc.feed.n_draws); ``problems`` by image id.
     """
 
     image_ids: list[str]
@@ -42,19 +44,22 @@ def raw_batches(
     root: Path,
     files: dict[str, Sequence[str]],
     stack_order: Sequence[str],
-    size: int,
-    batch_size: int,
+    arrays_size: int,
+    recipe: dict[str, Any],
+    views: dict[str, Any],
     threads: int,
 ) -> Iterator[RawBatch]:
-    """The images of ``files`` in their order, ``batch_size`` at a time, ``size`` px.
+    """The images of ``files`` in their order, the recipe's ``batch_size`` at a time.
 
-    ``files`` has the four paths of each image below the folder or zip archive ``root``, in the
+    They are what hpaloc.feed.view_batches makes for a prediction with ``recipe`` and ``views`` of
+    arrays of ``arrays_size`` px. ``files`` has the four paths of each image below the folder or zip archive ``root``, in the
     order of CHANNELS (one path four times where a file holds all). While a batch is with whoever
     takes it, ``threads`` threads make the next one; there are never more than these two and one
     that is being handed over. Raises InputError at the first file of 16 bits.
     """
     cv2.setNumThreads(1)
-    left = iter(files.items())
+    left, batch_size = iter(files.items()), recipe["batch_size"]
+    convert = _Conversion(stack_order, arrays_size, recipe, views)
     pending: deque[tuple[str, Future]] = deque()
     # NumPy's products of matrices alone are limited: torch's threads are the network's.
     with raw_files(root) as read, threadpool_limits(1, user_api="blas"):
@@ -62,7 +67,7 @@ def raw_batches(
 
         def submit(count: int) -> None:
             for image_id, paths in itertools.islice(left, count):
-                work = executor.submit(_image, read, image_id, paths, stack_order, size)
+                work = executor.submit(_image, read, image_id, paths, convert)
                 pending.append((image_id, work))
 
         try:
@@ -72,7 +77,7 @@ def raw_batches(
                 made = [pending.popleft() for _ in range(min(batch_size, len(pending)))]
                 results = {image_id: future.result() for image_id, future in made}
                 del made
-                yield _batch(results, size)
+                yield _batch(results, n_draws(views), recipe["image_size"])
                 del results
         finally:
             executor.shutdown(cancel_futures=True)
@@ -89,8 +94,8 @@ def stream_probabilities(
     """Ids and probabilities (float32 networks × n × 28, mean of the views) of a stream, and what
     could not be used.
 
-    ``views`` are exact ones (of hpaloc.predict.exact_views); every image is decoded once for all
-    views and networks, which are in evaluation mode on the device. ``progress`` is told how many
+    ``views`` are those of ``batches``; every image is decoded once for all of them and for all
+    networks, which are in evaluation mode on the device. ``progress`` is told how many
     images are done. With ``stop_at_damage`` the networks rest from the first problem on, while
     the rest is read to name all.
     """
@@ -104,19 +109,34 @@ def stream_probabilities(
                 (len(networks), len(batch.image_ids), N_CLASSES),
                 dtype=torch.float64, device=compute.device,
             )  # fmt: skip
-            for images in exact_views(to_device(batch.images, compute), views):
-                for number, network in enumerate(networks):
-                    total[number] += probabilities(network, images, compute)
+            for drawn in batch.images:
+                for images in exact_views(to_device(drawn, compute), views):
+                    for number, network in enumerate(networks):
+                        total[number] += probabilities(network, images, compute)
             found.append((total / n_views(views)).float().cpu().numpy())
             image_ids += batch.image_ids
         progress(len(batch.image_ids) + len(batch.problems))
     return image_ids, np.concatenate(found, axis=1), problems
 
 
+class _Conversion(threading.local):
+    """How an image becomes its views; each thread has one of its own, for a draw uses a generator."""
+
+    def __init__(
+        self,
+        stack_order: Sequence[str],
+        arrays_size: int,
+        recipe: dict[str, Any],
+        views: dict[str, Any],
+    ):
+        self.stack_order, self.arrays_size = stack_order, arrays_size
+        self.draws, self.view = n_draws(views), view_maker(recipe, views, "prediction")
+
+
 def _image(
-    read: Read, image_id: str, paths: Sequence[str], stack_order: Sequence[str], size: int
+    read: Read, image_id: str, paths: Sequence[str], convert: _Conversion
 ) -> np.ndarray | Problem:
-    """One image at the network's size, or why there is none."""
+    """The draws of one image at the network's size, or why there is none."""
     contents: dict[str, bytes] = {}
     box = (0, 0)
     for channel, path in zip(CHANNELS, paths, strict=True):
@@ -140,17 +160,17 @@ def _image(
     try:
         (image,) = converted(
             lambda record, channel: contents[record[f"path_{channel}"]],
-            [record], stack_order, size,
+            [record], convert.stack_order, convert.arrays_size,
         )  # fmt: skip
     except BadFile as error:
         return error.problem
-    return image
+    return np.stack([convert.view(image, image_id, view) for view in range(convert.draws)])
 
 
-def _batch(results: dict[str, np.ndarray | Problem], size: int) -> RawBatch:
+def _batch(results: dict[str, np.ndarray | Problem], draws: int, size: int) -> RawBatch:
     problems = {key: value for key, value in results.items() if isinstance(value, Problem)}
     good = {key: value for key, value in results.items() if key not in problems}
-    images = np.empty((len(good), size, size, len(CHANNELS)), np.uint8)
-    for out, image in zip(images, good.values(), strict=True):
-        out[...] = image
+    images = np.empty((draws, len(good), size, size, len(CHANNELS)), np.uint8)
+    for number, image in enumerate(good.values()):
+        images[:, number] = image
     return RawBatch(list(good), torch.from_numpy(images), problems)

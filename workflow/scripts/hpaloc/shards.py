@@ -60,6 +60,11 @@ def open_arrays(index: str | Path) -> tuple[pd.DataFrame, list[np.ndarray]]:
     return frame, shards
 
 
+def size_of(shards: list[np.ndarray]) -> int:
+    """Pixels per side of the images of ``open_arrays``; 0 where there are none."""
+    return next((pixels.shape[1] for pixels in shards if len(pixels)), 0)
+
+
 def positions_of(frame: pd.DataFrame, image_ids: Iterable[str]) -> np.ndarray:
     """Where the ids stand in ``frame``, in the order asked for; an unknown id is an InputError."""
     ids = pd.Index(list(image_ids))
@@ -88,7 +93,7 @@ def read_rows(
     shard = frame["shard"].to_numpy()[positions]
     row = frame["row"].to_numpy()[positions]
     if out is None:
-        size = next((pixels.shape[1] for pixels in shards if len(pixels)), 0)
+        size = size_of(shards)
         out = np.empty((len(positions), size, size, len(CHANNELS)), np.uint8)
     for target in np.lexsort((row, shard)):
         np.copyto(out[target], shards[shard[target]][row[target]])

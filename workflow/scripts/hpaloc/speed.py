@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import cv2
 import numpy as np
@@ -131,27 +132,29 @@ def seconds_per_image(
 def stream_images_per_second(
     network: Forward,
     files: Sequence[Sequence[Path]],
-    size: int,
-    batch_size: int,
+    arrays_size: int,
+    recipe: dict[str, Any],
     batches: int,
     threads: int,
     compute: Compute,
 ) -> float:
-    """Images per second of a stream, as label_images.py runs it: files are read, decoded and
-    shrunk for the next batch while the network has the last one.
+    """Images per second of a stream of one view each, as label_images.py runs it: files are read,
+    decoded and shrunk for the next batch (of the recipe's ``batch_size``) while the network has
+    the last one.
 
     ``files`` are repeated to ``batches`` batches; the clock starts when the first of them is done.
     """
     root = Path(os.path.commonpath([path.parent for paths in files for path in paths]))
     names = [[path.relative_to(root).as_posix() for path in paths] for paths in files]
     names = [paths if len(paths) == len(CHANNELS) else paths * len(CHANNELS) for paths in names]
-    stream = {str(k): names[k % len(names)] for k in range(batch_size * batches)}
+    stream = {str(k): names[k % len(names)] for k in range(recipe["batch_size"] * batches)}
     start, done = 0.0, 0
-    for batch in raw_batches(root, stream, CHANNELS, size, batch_size, threads):
+    views = {"kind": "none"}
+    for batch in raw_batches(root, stream, CHANNELS, arrays_size, recipe, views, threads):
         if batch.problems:
             problem = next(iter(batch.problems.values()))
             raise InputError(f"{root / problem.file}: cannot be timed ({problem.reason}).")
-        probabilities(network, to_device(batch.images, compute), compute).cpu()
+        probabilities(network, to_device(batch.images[0], compute), compute).cpu()
         if start:
             done += len(batch.image_ids)
         else:

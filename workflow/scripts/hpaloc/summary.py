@@ -5,7 +5,7 @@ the first trained fold, one for the mean of the trained folds, and where they co
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -14,6 +14,15 @@ from hpaloc.comparison import CONSTANT, LEAST_SUPPORT, NETWORK, PERSON
 from hpaloc.log import InputError
 
 MEAN = "mean"
+
+# The columns that are read of each table.
+COUNTS = ("fold", "class", "count")
+STEPS = ("epoch", "step", "phase", "macro_f1", "micro_precision", "micro_recall")
+EPOCHS = ("epoch", "exported", "validation_macro_f1")
+METRICS = ("fold", "strategy", "metric", "value")
+PER_CLASS = ("fold", "strategy", "name", "support", "precision")
+SPEED = ("format", "batch_size", "seconds_per_image")
+PUBLISHED = ("quantity", "published", "unit", "note", "source")
 
 
 class Value(NamedTuple):
@@ -91,6 +100,12 @@ def of_evaluation(
             " Add it to evaluation.strategies."
         )
     chosen = metrics[metrics["strategy"] == strategy].set_index(["fold", "metric"])["value"]
+    needed = [
+        (fold, name)
+        for fold in (first, MEAN)
+        for name in ("iou", "binary_accuracy", "macro_f1", "n_images")
+    ]
+    _check_rows("metrics.csv", chosen.index, needed)
     values = {
         quantity: Value(
             chosen[first, metric],
@@ -130,6 +145,7 @@ def of_comparison(table: pd.DataFrame) -> dict[str, Value]:
     has them, otherwise each on its own.
     """
     rows = table.set_index("metric")
+    _check_rows("human_vs_machine.csv", rows.index, ["kind", "iou", "binary_accuracy", "n_images"])
     kind = rows.loc["kind"]
     network = kind.index[kind == NETWORK][:2].tolist()
     people = [name for name in kind.index[kind == PERSON] if not name.endswith(", common images")]
@@ -210,6 +226,11 @@ def summary_table(published: pd.DataFrame, values: dict[str, Value], first: str)
             "source": [value.source for value in ours],
         }
     )
+
+
+def _check_rows(table: str, rows: pd.Index, needed: Sequence[Any]) -> None:
+    if missing := [row for row in needed if row not in rows]:
+        raise InputError(f"{table} has no row {missing[0]}: it is damaged; make it again.")
 
 
 def _same(value: float | str | None, source: str) -> Value:

@@ -10,6 +10,7 @@ from hpaloc.figures import style as look
 from hpaloc.log import InputError
 
 COLUMNS = ("fold", "split", "class", "name", "count", "expected", "deviation")
+NUMBERS = ("fold", "class", "count", "expected", "deviation")
 
 
 def draw(counts: pd.DataFrame, fold: int, style: dict[str, Any]) -> Figure:
@@ -25,6 +26,11 @@ def draw(counts: pd.DataFrame, fold: int, style: dict[str, Any]) -> Figure:
     wide = counts[counts["fold"] == fold].pivot(
         index=["class", "name"], columns="split", values=["count", "deviation"]
     )
+    if set(wide["count"].columns) != {"train", "validation"} or wide["count"].isna().any(axis=None):
+        raise InputError(
+            f"the counts of fold {fold} do not have one row for each class and split (train,"
+            " validation): the table is damaged; make it again."
+        )
     one = pd.DataFrame(
         {
             "training": wide["count"]["train"].astype(int),

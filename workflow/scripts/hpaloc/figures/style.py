@@ -195,8 +195,8 @@ def save(fig: Figure, png: str | Path, pdf: str | Path) -> None:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options that every figure program has: --png, --pdf, --simulated, --style."""
-    parser.add_argument("--png", required=True, help="picture to write (150 dpi)")
-    parser.add_argument("--pdf", required=True, help="vector file to write")
+    parser.add_output("--png", help="picture to write (150 dpi)")
+    parser.add_output("--pdf", help="vector file to write")
     parser.add_argument("--simulated", action="store_true", help="mark the data as simulated")
     parser.add_argument(
         "--style", type=style_argument, default=None, metavar="JSON", help="style keys to change"

@@ -5,24 +5,15 @@ from pathlib import Path
 
 import pandas as pd
 
+from hpaloc import tables
 from hpaloc.log import InputError
 
 
-def read_table(path: str | Path, columns: Sequence[str]) -> pd.DataFrame:
-    """A CSV or Parquet table (by its suffix) that has at least ``columns``.
-
-    Raises InputError for a file that cannot be read, lacks a column or has no rows.
-    """
-    path = Path(path)
-    try:
-        frame = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: not a readable table ({error}).") from None
-    missing = [name for name in columns if name not in frame.columns]
-    if missing:
-        raise InputError(
-            f"{path}: the column {missing[0]!r} is missing; it has {', '.join(frame.columns)}."
-        )
+def read_table(
+    path: str | Path, columns: Sequence[str], numbers: Sequence[str] = ()
+) -> pd.DataFrame:
+    """A table as of hpaloc.tables.read_table; InputError also where it has no rows."""
+    frame = tables.read_table(path, columns, numbers)
     if frame.empty:
         raise InputError(f"{path}: the table has no rows, so there is nothing to draw.")
     return frame

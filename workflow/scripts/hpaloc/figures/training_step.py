@@ -18,6 +18,12 @@ COLOURS = {
     "rest": "grey",
 }
 
+NUMBERS = (
+    "milliseconds", "share", "step_milliseconds", "images_per_second", "steps", "image_size",
+    "batch_size",
+)  # fmt: skip
+COLUMNS = ("part", "network", "device", *NUMBERS)
+
 
 def draw(table: pd.DataFrame, style: dict[str, Any]) -> Figure:
     """A bar for each part of a step (rows of hpaloc.training_step), the first one uppermost."""
