@@ -31,6 +31,7 @@ def settings_of(folder, **changes):
         "pattern": "{id}_{channel}",
         "channels": {channel: channel for channel in CHANNELS},
         "stack_order": list(CHANNELS),
+        "slices": {},
         "incomplete": "stop",
         "labels": None,
         "columns": COLUMNS,
@@ -149,7 +150,7 @@ def test_files_that_are_no_images_stay_in_the_index(tmp_path, caplog):
         (tmp_path / f"a_{channel}.png").write_text("<html>")
     frame = index(tmp_path)
     assert frame["width"].tolist() == [0, 20]
-    assert "4 of 8 files are no images: a_blue.png: not a JPEG" in caplog.text
+    assert "4 of 8 files cannot be used: a_blue.png and 3 more: not a JPEG" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -270,12 +271,16 @@ def test_16_bit_images_get_one_range_per_channel_of_the_whole_source(tmp_path):
 
 def test_broken_16_bit_files_are_left_to_the_conversion(tmp_path, caplog):
     write_images(tmp_path, ["a"])
-    stack = np.stack([plane(k, dtype=np.uint16) for k in range(7)])
     for channel in CHANNELS:
-        tifffile.imwrite(tmp_path / f"z_{channel}.tif", stack, photometric="minisblack")
+        path = tmp_path / f"z_{channel}.tif"
+        tifffile.imwrite(path, plane(1, dtype=np.uint16), compression="zlib")
+        with tifffile.TiffFile(path) as file:
+            start = file.pages[0].dataoffsets[0]
+        data = path.read_bytes()
+        path.write_bytes(data[:start] + b"broken" + data[start + 6 :])
     frame = index(tmp_path)
     assert frame["low_red"].isna().all()
-    assert "none of 1 16-bit files can be read: z_red.tif: holds 7 planes" in caplog.text
+    assert "none of 1 16-bit files can be read: z_red.tif: truncated or broken" in caplog.text
     assert "channel red: 1 files have 8 bits and keep their grey values" in caplog.text
 
 

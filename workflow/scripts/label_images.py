@@ -18,6 +18,7 @@ from hpaloc.calling import labels_table, read_thresholds, strategy_thresholds, s
 from hpaloc.classes import CHANNELS, PROBABILITY_COLUMNS
 from hpaloc.compute import choose_compute
 from hpaloc.files import write_csv, write_parquet
+from hpaloc.image_header import Notes, check_slices
 from hpaloc.local import complete, find_images
 from hpaloc.log import InputError, Progress, run_program
 from hpaloc.network import load_network
@@ -42,6 +43,13 @@ def main(argv: list[str] | None = None) -> None:
         help='what file names call the channels, such as {"red": "Tubulin", "blue": "DAPI"}',
     )
     parser.add_argument("--stack-order", nargs=4, choices=CHANNELS, default=list(CHANNELS))
+    parser.add_argument(
+        "--slices",
+        type=json.loads,
+        default={},
+        help='what is taken of files of several planes: {"z": "max"} or {"z": 1} (the first), also'
+        ' for "t", and for "pages" that no axis is named of; without it such files are refused',
+    )
     parser.add_argument("--weights", required=True, nargs="+", help="of the folds, in order")
     parser.add_argument("--models", required=True, nargs="+", help="model.json, in order")
     parser.add_argument("--thresholds", required=True, help="table of thresholds (CSV)")
@@ -76,6 +84,7 @@ def main(argv: list[str] | None = None) -> None:
         "channels": {channel: channel for channel in CHANNELS} | args.channels,
         "incomplete": "stop" if args.damaged == "stop" else "quarantine",
     }
+    check_slices(args.slices, "--slices")
     files = find_images(args.images, settings["pattern"], settings["channels"])
     complete(files, args.images, settings)
 
@@ -89,9 +98,10 @@ def main(argv: list[str] | None = None) -> None:
             )
     compute = choose_compute(recipe["precision"], args.threads, args.gpus)
     networks = ready([network for network, _ in loaded], recipe, args.backend, compute)
+    notes = Notes()
     batches = raw_batches(
         args.images, dict(sorted(files.items())), args.stack_order, recipe["image_size"],
-        args.batch_size, args.threads,
+        args.batch_size, args.threads, args.slices, notes,
     )  # fmt: skip
     progress = Progress("labelled", len(files), "images")
     image_ids, probabilities, problems = stream_probabilities(
@@ -101,6 +111,8 @@ def main(argv: list[str] | None = None) -> None:
         [(image_id, *problem) for image_id, problem in problems.items()],
         columns=["image_id", "file", "channel", "reason"],
     )
+    for line in notes.lines():
+        log.warning("%s", line)
     if args.quarantine:
         write_csv(table, args.quarantine)
     for row in table.itertuples():

@@ -6,7 +6,7 @@ The pixels are those that the conversion to arrays of the network's size gives.
 
 import itertools
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,7 +22,8 @@ from hpaloc.convert import BadFile, Problem, converted
 from hpaloc.device_batches import to_device
 from hpaloc.feed import n_views
 from hpaloc.gradient import Forward
-from hpaloc.images import BadImage, read_header
+from hpaloc.image_header import Notes
+from hpaloc.images import BadImage, Reading, read_header
 from hpaloc.log import InputError
 from hpaloc.predict import exact_views, probabilities
 from hpaloc.raw_files import Read, raw_files
@@ -45,13 +46,17 @@ def raw_batches(
     size: int,
     batch_size: int,
     threads: int,
+    slices: Mapping[str, Any] | None = None,
+    notes: Notes | None = None,
 ) -> Iterator[RawBatch]:
     """The images of ``files`` in their order, ``batch_size`` at a time, ``size`` px.
 
     ``files`` has the four paths of each image below the folder or zip archive ``root``, in the
     order of CHANNELS (one path four times where a file holds all). While a batch is with whoever
     takes it, ``threads`` threads make the next one; there are never more than these two and one
-    that is being handed over. Raises InputError at the first file of 16 bits.
+    that is being handed over. ``slices`` is the setting for files of several planes (see
+    hpaloc.image_header), ``notes`` gets how files were understood. Raises InputError at the first
+    file of 16 bits.
     """
     cv2.setNumThreads(1)
     left = iter(files.items())
@@ -62,7 +67,9 @@ def raw_batches(
 
         def submit(count: int) -> None:
             for image_id, paths in itertools.islice(left, count):
-                work = executor.submit(_image, read, image_id, paths, stack_order, size)
+                work = executor.submit(
+                    _image, read, image_id, paths, stack_order, size, slices, notes
+                )
                 pending.append((image_id, work))
 
         try:
@@ -114,17 +121,24 @@ def stream_probabilities(
 
 
 def _image(
-    read: Read, image_id: str, paths: Sequence[str], stack_order: Sequence[str], size: int
+    read: Read,
+    image_id: str,
+    paths: Sequence[str],
+    stack_order: Sequence[str],
+    size: int,
+    slices: Mapping[str, Any] | None,
+    notes: Notes | None,
 ) -> np.ndarray | Problem:
     """One image at the network's size, or why there is none."""
     contents: dict[str, bytes] = {}
+    reading = Reading(len(set(paths)) == 1, slices or {})
     box = (0, 0)
     for channel, path in zip(CHANNELS, paths, strict=True):
         if path in contents:
             continue
         try:
             contents[path] = read(path, f"image {image_id}")
-            header = read_header(contents[path])
+            header = read_header(contents[path], reading)
         except BadImage as error:
             return Problem(path, channel, str(error))
         if header.dtype == "uint16":
@@ -140,7 +154,7 @@ def _image(
     try:
         (image,) = converted(
             lambda record, channel: contents[record[f"path_{channel}"]],
-            [record], stack_order, size,
+            [record], stack_order, size, slices, notes,
         )  # fmt: skip
     except BadFile as error:
         return error.problem
