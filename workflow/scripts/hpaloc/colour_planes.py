@@ -22,6 +22,8 @@ _NAMES = ("red", "green", "blue")
 _DARK = 1 / 3
 # And in 8 bits below this many grey values: the noise of JPEG in pictures that are nearly black.
 _NOISE = 3.0
+# What has no brighter grey value and no signal above the noise has no colour either.
+_NEARLY_BLACK = 24
 # Two planes hold the same picture if they correlate so. Different stains of the same cells come
 # up to 0.95, the red and green of the atlas's yellow files 0.998.
 _SAME = 0.98
@@ -39,7 +41,7 @@ def plane_with_signal(planes: np.ndarray, channel: str) -> tuple[int, str]:
     sample = planes[::step]
     deviation = cv2.meanStdDev(sample)[1].ravel()
     if step == 1 or deviation.max() > 4 * _noise(planes):
-        found = _judged(sample, deviation, channel)
+        found = _judged(sample, deviation, channel, 1 if step == 1 else 4)
         if isinstance(found, tuple):
             return found
     deviation = cv2.meanStdDev(planes)[1].ravel()
@@ -51,27 +53,36 @@ def plane_with_signal(planes: np.ndarray, channel: str) -> tuple[int, str]:
     return found
 
 
-def _judged(planes: np.ndarray, deviation: np.ndarray, channel: str) -> tuple[int, str] | str:
-    """The plane and its note; or why there is none, in words. ``deviation`` is not all zero."""
+def _judged(
+    planes: np.ndarray, deviation: np.ndarray, channel: str, every: int = 1
+) -> tuple[int, str] | str:
+    """The plane and its note; or why there is none, in words. ``deviation`` is not all zero.
+
+    Planes are compared in every ``every``-th row: that costs more than their deviations.
+    """
     own, colour, noise = RGB_PLANE[channel], _COLOURS[channel], _noise(planes)
     strongest = deviation.max()
+    if strongest <= noise and deviation[own] > 0 and planes.max() <= _NEARLY_BLACK:
+        return own, ""
     dark = max(_DARK * strongest, noise)
     bright = [k for k in range(3) if deviation[k] > dark or deviation[k] >= strongest / 2]
     if bright == [own] == list(colour):
         return own, ""
-    flat = np.stack([plane.ravel() for plane in cv2.split(planes)]).astype(np.float32)
+    flat = np.stack([plane.ravel() for plane in cv2.split(planes[::every])]).astype(np.float32)
     flat -= flat.mean(axis=1, keepdims=True)
     covariance = (flat @ flat.T).astype(np.float64) / flat.shape[1]
     for a, b in itertools.combinations(bright, 2):
         difference = covariance[a, a] + covariance[b, b] - 2 * covariance[a, b]
-        correlation = covariance[a, b] / np.sqrt(covariance[a, a] * covariance[b, b])
+        scale = np.sqrt(covariance[a, a] * covariance[b, b])
+        correlation = covariance[a, b] / scale if scale else 0.0
         if correlation < _SAME and difference > noise**2:
             return (
                 f"its {_NAMES[a]} and {_NAMES[b]} planes hold different pictures"
                 f" (correlation {correlation:.2f}), where a file of the {channel} channel holds"
                 " one: export this channel by itself, in grey or in one colour"
             )
-    if own in bright and tuple(bright) in (colour, (0, 1, 2)):  # the atlas's colour, or grey
+    # The atlas's colour, or grey; or what coarse JPEG leaves of the colours of a dim picture.
+    if own in bright and (tuple(bright) in (colour, (0, 1, 2)) or strongest <= 4 * noise):
         return own, ""
     taken = own if own in bright else max(bright, key=lambda k: (deviation[k], k == 1))
     where = f"{' and '.join(_NAMES[k] for k in bright)} plane{'s' if len(bright) > 1 else ''}"
