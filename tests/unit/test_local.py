@@ -284,6 +284,22 @@ def test_broken_16_bit_files_are_left_to_the_conversion(tmp_path, caplog):
     assert "channel red: 1 files have 8 bits and keep their grey values" in caplog.text
 
 
+def test_files_in_which_white_is_0_do_not_widen_the_grey_range(tmp_path):
+    for kind in ("plain", "inverted"):
+        for number in range(4):
+            for c, channel in enumerate(CHANNELS):
+                values = plane(10 * number + c, dtype=np.uint16) // 16
+                path = tmp_path / kind / f"i{number}_{channel}.tif"
+                path.parent.mkdir(exist_ok=True)
+                options = {"photometric": "minisblack"}
+                if kind == "inverted" and number % 2:
+                    values, options = 65535 - values, {"photometric": "miniswhite"}
+                tifffile.imwrite(path, values, **options)
+    columns = [f"{end}_{channel}" for end in ("low", "high") for channel in CHANNELS]
+    plain, inverted = (index(tmp_path / kind)[columns] for kind in ("plain", "inverted"))
+    assert plain.equals(inverted) and (plain < 4096).all(axis=None)
+
+
 def test_percentiles_are_exact():
     values = np.random.default_rng(1).integers(0, 5000, 100_000)
     histogram = np.bincount(values, minlength=2**16)

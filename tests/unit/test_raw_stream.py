@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
+import tifffile
 import torch
 from test_local import settings_of
 from training_case import make_case, recipe
@@ -19,6 +20,7 @@ from hpaloc.classes import CHANNELS, PROBABILITY_COLUMNS
 from hpaloc.convert import convert_shard
 from hpaloc.files import write_csv
 from hpaloc.geometry import dihedral
+from hpaloc.image_header import Notes
 from hpaloc.index import read_index, write_index
 from hpaloc.local import find_images, index_folder
 from hpaloc.log import InputError
@@ -57,12 +59,14 @@ def files_of(folder: Path) -> dict[str, list[str]]:
     return dict(sorted(find_images(folder, "{id}_{channel}", NAMES).items()))
 
 
-def arrays_of(folder: Path) -> tuple[list[str], np.ndarray]:
+def arrays_of(folder: Path, **settings) -> tuple[list[str], np.ndarray]:
     """What the conversion makes of a folder."""
     out = folder.parent
-    write_index(index_folder("mine", settings_of(folder), 2), out / "index.parquet")
+    write_index(index_folder("mine", settings_of(folder, **settings), 2), out / "index.parquet")
     frame = read_index(out / "index.parquet")
-    convert_shard(frame, folder, CHANNELS, 0, 1, SIZE, out / "a.npy", out / "r.parquet", 2)
+    convert_shard(
+        frame, folder, CHANNELS, 0, 1, SIZE, out / "a.npy", out / "r.parquet", 2, **settings
+    )
     rows = pd.read_parquet(out / "r.parquet")
     return rows.loc[rows["row"].notna(), "image_id"].tolist(), np.load(out / "a.npy")
 
@@ -83,6 +87,32 @@ def test_a_file_of_all_planes_is_read_in_the_order_that_is_said(tmp_path) -> Non
     files = find_images(tmp_path, "{id}", NAMES)
     (batch,) = raw_batches(tmp_path, files, ["blue", "green", "red", "yellow"], SIZE, 4, 1)
     assert np.array_equal(batch.images[0].numpy(), planes[..., [2, 1, 0, 3]])
+
+
+@pytest.mark.parametrize("slices", [{"z": "max"}, {"z": 1}])
+def test_files_are_understood_as_the_conversion_understands_them(folder, slices) -> None:
+    rng = np.random.default_rng(1)
+    for number, channel in enumerate(CHANNELS):  # stacks, white that is 0, another colour
+        stack = rng.integers(0, 256, (3, 90, 90), np.uint8)
+        path = folder / f"stack_{channel}.tif"
+        tifffile.imwrite(path, stack, imagej=True, metadata={"axes": "ZYX"})
+        tifffile.imwrite(folder / f"white_{channel}.tif", stack[0], photometric="miniswhite")
+        rgb = np.zeros((90, 90, 3), np.uint8)
+        rgb[..., [(0, 1), (0, 2), (1, 2), (2,)][number]] = stack[1, :, :, None]
+        cv2.imwrite(str(folder / f"tinted_{channel}.png"), rgb)
+    image_ids, arrays = arrays_of(folder, slices=slices)
+    assert {"stack", "white", "tinted"} <= set(image_ids)
+    notes = Notes()
+    batches = list(raw_batches(folder, files_of(folder), CHANNELS, SIZE, 3, 2, slices, notes))
+    assert [name for batch in batches for name in batch.image_ids] == image_ids
+    assert np.array_equal(np.concatenate([batch.images for batch in batches]), arrays)
+    assert len(notes.items()) == 5 and "(4 files, the first is white_blue.tif)" in notes.lines()[-1]
+    (problem,) = {
+        key: problem
+        for batch in raw_batches(folder, files_of(folder), CHANNELS, SIZE, 3, 2)
+        for key, problem in batch.problems.items()
+    }.items()
+    assert problem[0] == "stack" and "a Z axis of 3 slices" in problem[1].reason
 
 
 def test_the_next_batch_is_made_meanwhile_and_no_more(folder, monkeypatch) -> None:
@@ -184,6 +214,21 @@ def test_a_folder_becomes_labels(folder, trained, views, count) -> None:
         assert predicted == " ".join(map(str, np.flatnonzero(row >= 0.5)))
     assert labels["Names"].str.contains("; ").any()
     assert pd.read_csv(out / "bad.csv").empty
+
+
+def test_the_slices_of_stacks_are_an_option(folder, trained, caplog) -> None:
+    stack = np.random.default_rng(1).integers(0, 256, (3, 90, 90), np.uint8)
+    for channel in CHANNELS:
+        options = {"photometric": "miniswhite", "metadata": {"axes": "ZYX"}}
+        tifffile.imwrite(folder / f"stack_{channel}.tif", stack, **options)
+    with pytest.raises(InputError, match="1 of 8 images cannot be used"):
+        label(folder, trained)
+    assert "stack_red.tif (red): holds a Z axis of 3 slices" in caplog.text
+    out = label(folder, trained, "--slices", '{"z": "max"}')
+    assert "stack" in pd.read_csv(out / "labels.csv")["Id"].tolist()
+    assert "white is 0 (PhotometricInterpretation)" in caplog.text
+    with pytest.raises(InputError, match="--slices: 'mean' of z is neither"):
+        label(folder, trained, "--slices", '{"z": "mean"}')
 
 
 def test_a_damaged_image_stops_or_is_left_out(folder, trained, caplog) -> None:

@@ -37,13 +37,14 @@ def plane_with_signal(planes: np.ndarray, channel: str) -> tuple[int, str]:
     The note is "" where that is the plane of the atlas's colour. Raises BadImage where planes
     hold different pictures.
     """
-    step = max(1, planes.shape[0] // _ROWS)
-    sample = planes[::step]
-    deviation = cv2.meanStdDev(sample)[1].ravel()
-    if step == 1 or deviation.max() > 4 * _noise(planes):
-        found = _judged(sample, deviation, channel, 1 if step == 1 else 4)
-        if isinstance(found, tuple):
-            return found
+    step = planes.shape[0] // _ROWS
+    if step > 1:
+        sample = planes[::step]
+        deviation = cv2.meanStdDev(sample)[1].ravel()
+        if deviation.max() > 4 * _noise(planes):
+            found = _judged(sample, deviation, channel, every=4)
+            if isinstance(found, tuple):
+                return found
     deviation = cv2.meanStdDev(planes)[1].ravel()
     if not deviation.any():  # one grey value: black only if all planes are
         return int(planes[0, 0].argmax()) if planes[0, 0].any() else RGB_PLANE[channel], ""
