@@ -359,6 +359,12 @@ def test_cmyk_of_jpeg_is_refused():
         read_header(file.getvalue())
 
 
+def test_jpeg_of_12_bits_is_refused():
+    data = imagecodecs.jpeg_encode(picture(1, np.uint16, 12), bitspersample=12)
+    with pytest.raises(BadImage, match="a JPEG file of 12 bits"):
+        read_header(data)
+
+
 # ---------------------------------------------------------------- PNG and NPY
 
 
@@ -498,10 +504,22 @@ def test_pages_that_are_other_pictures_are_refused():
         (pages((plane, options), (plane[:10, :20], options)), "several pictures"),
         (pages((plane, options), (picture(2, np.uint16), options)), "pages of different kinds"),
         (pages((plane, {}), (picture(2), {}), ome=True), "OME-TIFF file of 2 images"),
+        (pages((np.stack([plane] * 2), {}), (np.stack([plane] * 2), {})), "several pictures"),
         (pages((plane, {}), (picture(2)[:40], {})), "several pictures"),
     ):
         with pytest.raises(BadImage, match=f"{words}.*export one"):
             read_header(data)
+
+
+def test_pages_that_were_written_one_by_one_are_an_axis_without_a_name():
+    stack = [picture(k) for k in range(4)]
+    for options in ({"photometric": "minisblack"}, {"photometric": "minisblack", "metadata": None}):
+        data = pages(*((plane, options) for plane in stack))
+        with pytest.raises(BadImage, match="4 pages, an axis that the file does not name"):
+            read_header(data)
+        assert np.array_equal(read(data, reading=Reading(False, {"pages": 3})), stack[2])
+        assert np.array_equal(read_planes(data, reading=ALL_FOUR), np.dstack(stack))
+        assert "axis has no name" in read_header(data, ALL_FOUR).notes[0]
 
 
 def test_an_imagej_stack_that_is_cut_off_is_not_its_first_slice():

@@ -18,7 +18,7 @@ import simplejpeg
 
 from hpaloc.colour_planes import plane_with_signal
 from hpaloc.image_header import BadImage, Header, Reading
-from hpaloc.tiff_image import RGBA_NOTE, tiff_header, tiff_planes
+from hpaloc.tiff_image import RGBA_NOTE, WHAT_IS_READ, tiff_header, tiff_planes
 
 # What tifffile logs of a broken file, line by line, the error that it raises says once.
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)
@@ -72,7 +72,7 @@ def read_header(data: bytes, reading: Reading = _CHANNEL) -> Header:
     except Exception as error:  # a decoder may raise anything on a broken file
         raise BadImage(f"the {name} header cannot be read ({_words(error)})") from error
     if header.dtype not in ("uint8", "uint16"):
-        raise BadImage(f"holds {header.dtype} values: only 8 and 16 bits without sign are read")
+        raise BadImage(f"holds {header.dtype} values: {WHAT_IS_READ}")
     if min(header.height, header.width, header.planes) < 1:
         raise BadImage("holds no pixels")
     if header.height * header.width * header.planes > _MOST_VALUES:
@@ -244,28 +244,35 @@ def _format(data: bytes) -> str:
 
 
 def _jpeg_header(data: bytes, reading: Reading) -> Header:
+    orientation = 1
+    for marker, start, end in _jpeg_segments(data):
+        if marker == 0xE1 and data[start : start + 6] == b"Exif\0\0":
+            orientation = _exif_orientation(data[start + 6 : end])
+        # Begin of a frame, whatever its coding; what else lies in this range are tables.
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC) and data[start] != 8:
+            raise BadImage(f"a JPEG file of {data[start]} bits: only 8 are read; export it as TIFF")
     height, width, colour, _ = simplejpeg.decode_jpeg_header(data)
     if colour.upper() in ("CMYK", "YCCK"):
         raise BadImage(f"a JPEG file in {colour}: neither greyscale nor RGB; export it in RGB")
     planes = 1 if colour.upper() == "GRAY" else 3
-    return Header("JPEG", height, width, planes, "uint8", _jpeg_orientation(data))
+    return Header("JPEG", height, width, planes, "uint8", orientation)
 
 
-def _jpeg_orientation(data: bytes) -> int:
-    """The orientation in the Exif segment of a JPEG file, 1 where there is none."""
+def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
+    """Marker, begin and end of the contents of each segment before the pixels."""
     start = 2
-    while start + 4 <= len(data) and data[start] == 0xFF:
+    while start + 5 <= len(data) and data[start] == 0xFF:
         marker = data[start + 1]
         if marker in (0xDA, 0xD9):  # the scan, the end
-            break
-        if marker in (0xFF, 0x01) or 0xD0 <= marker <= 0xD8:  # fill bytes, markers alone
-            start += 1 if marker == 0xFF else 2
-            continue
-        end = start + 2 + int.from_bytes(data[start + 2 : start + 4], "big")
-        if marker == 0xE1 and data[start + 4 : start + 10] == b"Exif\0\0":
-            return _exif_orientation(data[start + 10 : end])
-        start = end
-    return 1
+            return
+        if marker == 0xFF:  # a byte that fills
+            start += 1
+        elif marker == 0x01 or 0xD0 <= marker <= 0xD8:  # markers without contents
+            start += 2
+        else:
+            end = start + 2 + int.from_bytes(data[start + 2 : start + 4], "big")
+            yield marker, start + 4, end
+            start = end
 
 
 def _exif_orientation(exif: bytes) -> int:

@@ -36,6 +36,7 @@ _KEPT = (
     "ImageJ wrote it with an inverting look-up table (white is 0), which is for display: the values"
     " are taken as they are"
 )
+WHAT_IS_READ = "only 8 and 16 bits without sign are read; export it so"
 RGBA_NOTE = "red, green, blue and opacity of an RGBA file are taken as the four channels"
 
 
@@ -113,6 +114,9 @@ def _of_series(file: TiffFile, data: bytes) -> _Picture | None:
         ):
             raise BadImage("truncated or broken TIFF file (it lacks pages that ImageJ names)")
         return None
+    alike = _without_copies([one.keyframe for one in described if len(one) == 1])
+    if len(alike) > 1 and len({page.shape for page in alike}) == 1:
+        return None  # written one by one: pages of an axis without a name
     series = _largest([(one, one.keyframe) for one in described])
     page, axes, shape = series.keyframe, series.get_axes(False), series.get_shape(False)
     if "X" not in axes or "Y" not in axes:
@@ -399,9 +403,9 @@ def _dtype(page: TiffPage) -> str:
     """uint8 or uint16 of the values as they are read; raises BadImage for others."""
     bits = page.bitspersample
     if page.dtype is None or not isinstance(bits, int):
-        raise BadImage(f"holds values of {bits} bits: only 8 and 16 bits without sign are read")
+        raise BadImage(f"holds values of {bits} bits: {WHAT_IS_READ}")
     if page.dtype.name not in ("bool", "uint8", "uint16"):
-        raise BadImage(f"holds {page.dtype.name} values: only 8 and 16 bits without sign are read")
+        raise BadImage(f"holds {page.dtype.name} values: {WHAT_IS_READ}")
     return "uint16" if bits > 8 else "uint8"
 
 
