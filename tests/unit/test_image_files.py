@@ -532,6 +532,22 @@ def test_an_imagej_stack_that_is_cut_off_is_not_its_first_slice():
             read(data[: int(len(data) * left)], reading=Reading(False, {"z": 1}))
 
 
+@pytest.mark.parametrize("tag", ["StripOffsets", "StripByteCounts"])
+def test_strips_that_are_not_there_are_no_black_rows(tag):
+    data = bytearray(tiff(picture(), rowsperstrip=8, metadata=None))
+    with tifffile.TiffFile(io.BytesIO(data)) as file:
+        found = file.pages[0].tags[tag]
+        place, size = found.valueoffset, found.valuebytecount // found.count
+    data[place + 5 * size : place + 6 * size] = bytes(size)  # as an interrupted writer leaves it
+    with pytest.raises(BadImage, match=r"truncated or broken TIFF file .it lacks 1 of 6 strips"):
+        read(bytes(data))
+    higher = bytearray(tiff(picture(), metadata=None, rowsperstrip=8))
+    with tifffile.TiffFile(io.BytesIO(higher)) as file:
+        higher[file.pages[0].tags["ImageLength"].valueoffset + 2] = 1
+    with pytest.raises(BadImage, match="it lacks 8192 of 8198 strips"):
+        read(bytes(higher))
+
+
 def ome_set(names, own, size_z, planes_of):
     """The OME-XML of one file of a set: ``planes_of`` gives (C, Z, IFD) of each name."""
     ids = {name: f"urn:uuid:{uuid.uuid5(uuid.NAMESPACE_URL, name)}" for name in names}

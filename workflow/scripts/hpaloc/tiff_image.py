@@ -28,7 +28,7 @@ _DESCRIBED = (
 # Values of PhotometricInterpretation.
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _INKS, _YCBCR = 0, 1, 2, 3, 5, 6
 _GREY = (_WHITE_IS_ZERO, _BLACK_IS_ZERO)
-_JPEG = 7
+_JPEG, _OLD_JPEG = 7, 6
 _OPACITY = (1, 2)  # values of ExtraSamples; 1 says that colours are multiplied by it
 _OF_AXIS = {"Z": "z", "T": "t", "I": "pages", "Q": "pages"}
 _ONE_PLANE = "export one plane a file"
@@ -145,7 +145,7 @@ def _of_series(file: TiffFile, data: bytes) -> _Picture | None:
             one = series[int(np.ravel_multi_index(index, shape[:outer])) if index else 0]
             if one is None:
                 raise BadImage("truncated or broken TIFF file (it lacks a page that it names)")
-            return one.asarray(maxworkers=1).reshape(shape[outer:])
+            return _values(one).reshape(shape[outer:])
 
         return _Picture(page, axes, shape, outer, read)
     return _Picture(
@@ -183,9 +183,24 @@ def _of_array(
 
     def read(index: tuple[int, ...]) -> np.ndarray:
         place = int(np.ravel_multi_index(index, shape[:outer])) if index else 0
-        return pages[place].asarray(maxworkers=1).reshape(shape[outer:])
+        return _values(pages[place]).reshape(shape[outer:])
 
     return _Picture(page, axes, shape, outer, read)
+
+
+def _values(page: TiffPage) -> np.ndarray:
+    """The stored values of a page; of strips that are not there a library would make zeros."""
+    expected = math.prod(page.keyframe.chunked)
+    stored = sum(
+        place > 0 and size > 0
+        for place, size in zip(page.dataoffsets, page.databytecounts, strict=False)
+    )
+    if page.keyframe.compression != _OLD_JPEG and stored < expected:
+        raise BadImage(
+            f"truncated or broken TIFF file (it lacks {expected - stored} of {expected} strips or"
+            " tiles)"
+        )
+    return page.asarray(maxworkers=1)
 
 
 def _of_ome(file: TiffFile) -> _Picture | None:
