@@ -42,7 +42,7 @@ def plane_with_signal(planes: np.ndarray, channel: str) -> tuple[int, str]:
         sample = planes[::step]
         deviation = cv2.meanStdDev(sample)[1].ravel()
         if deviation.max() > 4 * _noise(planes):
-            found = _judged(sample, deviation, channel, every=4)
+            found = _judged(sample, deviation, channel, every=8)
             if isinstance(found, tuple):
                 return found
     deviation = cv2.meanStdDev(planes)[1].ravel()
