@@ -33,9 +33,9 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "workflow" / "scripts"))
 
 from hpaloc.classes import CHANNELS
+from hpaloc.colour_planes import RGB_PLANE
 from hpaloc.convert import convert_shard
 from hpaloc.files import write_text
-from hpaloc.images import RGB_PLANE
 from hpaloc.index import read_index, write_index
 from hpaloc.local import index_folder
 from hpaloc.simulate.source import make_source
@@ -50,6 +50,7 @@ ATLAS = {
     "channels": {channel: channel for channel in CHANNELS},
     "ignore": [],
     "stack_order": list(CHANNELS),
+    "slices": {},
     "incomplete": "stop",
     "labels": None,
     "tiles": None,

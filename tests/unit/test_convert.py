@@ -203,7 +203,6 @@ def test_the_policy_stop_names_table_rows_and_remedy(tmp_path):
     for part in (
         "quarantine.csv: 1 of 7",
         "i2: i2_green.png (green)",
-        "raw/index.parquet",
         "leave_out",
     ):
         assert part in message
@@ -343,3 +342,81 @@ def test_an_archive_is_read_in_place_and_its_damaged_members_are_listed(tmp_path
     listed = pd.read_csv(make_arrays(folder, name="less") / "quarantine.csv")
     assert listed["image_id"].tolist() == ["i2"]
     assert listed["reason"].tolist() == ["damaged in raw.zip: its checksum is wrong"]
+
+
+def colour_jpeg(path, value_of):
+    grey = cv2.resize(plane(3, size=8), (32, 32), interpolation=cv2.INTER_CUBIC)
+    rgb = np.dstack([grey * on for on in value_of]).astype(np.uint8)
+    cv2.imwrite(str(path), rgb[:, :, ::-1])
+    return grey
+
+
+def test_how_files_were_understood_is_said_once_for_the_source(tmp_path, caplog):
+    folder = write_source(tmp_path)
+    for k in (1, 3, 6):  # in three shards
+        grey = colour_jpeg(folder / f"i{k}_green.png", (1, 0, 1))
+        reindex(folder, f"i{k}", "green")
+    tifffile.imwrite(folder / "white.tif", 255 - plane(20), photometric="miniswhite")
+    (folder / "white.tif").rename(folder / "i2_red.png")
+    reindex(folder, "i2", "red")
+    arrays = make_arrays(folder, shards=3, policy="stop")
+    images = images_of(arrays, ["i1", "i2", "i3", "i6"])
+    for number in (0, 2, 3):
+        assert np.array_equal(images[number][:, :, 1], resize_area(grey, SIZE, SIZE))
+    assert np.array_equal(images[1][:, :, 0], resize_area(plane(20), SIZE, SIZE))
+    said = [entry.message for entry in caplog.records if entry.levelname == "WARNING"]
+    assert len(said) == 2
+    assert "in the red and blue planes, where the atlas's files have it in green" in said[0]
+    assert said[0].endswith("the red plane is taken (3 files, the first is i1_green.png)")
+    assert said[1].startswith("white is 0 (PhotometricInterpretation): the values are inverted (1")
+    # And the arrays do not depend on shards or threads.
+    one = make_arrays(folder, shards=1, threads=1, name="one")
+    two = make_arrays(folder, shards=1, threads=4, name="two")
+    for file in one.iterdir():
+        assert file.read_bytes() == (two / file.name).read_bytes(), file.name
+    whole = np.concatenate([np.load(arrays / f"shard_{k:03d}.npy") for k in range(3)])
+    assert np.array_equal(np.load(one / "shard_000.npy"), whole)
+
+
+def test_ordinary_files_leave_no_notes(tmp_path, caplog):
+    folder = write_source(tmp_path)
+    for channel, colour in zip(CHANNELS, [(1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 1, 0)], strict=True):
+        colour_jpeg(folder / f"i0_{channel}.png", colour)
+        reindex(folder, "i0", channel)
+    make_arrays(folder, policy="stop")
+    assert not [entry for entry in caplog.records if entry.levelname == "WARNING"]
+
+
+@pytest.mark.parametrize(("slices", "true"), [({"z": "max"}, "max"), ({"z": 2}, 1), ({}, None)])
+def test_slices_are_taken_as_the_source_says(tmp_path, slices, true):
+    folder = write_source(tmp_path)
+    stack = np.stack([plane(50), plane(51), plane(52)])
+    tifffile.imwrite(folder / "z.tif", stack, imagej=True, metadata={"axes": "ZYX"})
+    (folder / "z.tif").rename(folder / "i4_green.png")
+    reindex(folder, "i4", "green")
+    save(folder, read_index(folder / "index.parquet"), {"slices": slices})
+    arrays = make_arrays(folder)
+    if true is None:
+        listed = pd.read_csv(arrays / "quarantine.csv")
+        assert listed[["file", "channel"]].to_numpy().tolist() == [["i4_green.png", "green"]]
+        assert "a Z axis of 3 slices: set slices to {z: max}" in listed["reason"][0]
+        return
+    true = stack.max(axis=0) if true == "max" else stack[true]
+    image = images_of(arrays, ["i4"])[0]
+    assert np.array_equal(image[:, :, 1], resize_area(true, SIZE, SIZE))
+
+
+def test_an_overlay_is_quarantined_and_a_black_picture_is_called_black(tmp_path):
+    folder = write_source(tmp_path)
+    overlay = np.dstack([plane(k) for k in range(3)])
+    cv2.imwrite(str(folder / "i1_blue.png"), overlay)
+    cv2.imwrite(str(folder / "i2_red.png"), np.zeros((32, 32, 3), np.uint8))
+    flat = np.zeros((32, 32, 3), np.uint8)
+    flat[:, :, 0] = 9  # blue in OpenCV's order
+    cv2.imwrite(str(folder / "i3_red.png"), flat)
+    for image_id, channel in (("i1", "blue"), ("i2", "red"), ("i3", "red")):
+        reindex(folder, image_id, channel)
+    listed = pd.read_csv(make_arrays(folder) / "quarantine.csv").set_index("image_id")["reason"]
+    assert "planes hold different pictures" in listed["i1"]
+    assert listed["i2"] == "blank: every pixel has the value 0 (all black)"
+    assert listed["i3"] == "blank: every pixel has the value 9"

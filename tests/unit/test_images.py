@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from hpaloc.classes import CHANNELS
+from hpaloc.colour_planes import RGB_PLANE
 from hpaloc.images import (
-    RGB_PLANE,
     BadImage,
     Header,
+    Reading,
     plane_of_channel,
     plane_of_stack,
     read_header,
@@ -121,6 +122,7 @@ def test_the_real_kaggle_files_shrink_by_area(shared):
     assert np.abs(convert(large, "green", 512).astype(int) - boxed).max() <= 1
 
 
+ALL_FOUR = Reading(stacked=True)
 GREY = signal(48, 1)
 DEEP = signal(48, 2, np.uint16)
 
@@ -149,17 +151,18 @@ def test_grey_files_give_their_plane_for_any_channel(data, plane):
         assert np.array_equal(read, plane)
 
 
-@pytest.mark.parametrize("encode", [lambda rgb: png(rgb[:, :, ::-1]), tiff, npy])
+@pytest.mark.parametrize("encode", [lambda rgb: png(rgb[:, :, ::-1]), tiff])
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 def test_colour_files_give_the_plane_of_the_channel(encode, dtype):
-    rgb = np.stack([signal(32, k, dtype) for k in range(3)], axis=2)
-    planes = read_planes(encode(rgb))
-    for channel, k in (("red", 0), ("green", 1), ("blue", 2), ("yellow", 0)):
-        assert np.array_equal(plane_of_channel(planes, channel), rgb[:, :, k])
+    for channel, colour in (("red", [0]), ("green", [1]), ("blue", [2]), ("yellow", [0, 1])):
+        rgb = np.zeros((32, 32, 3), dtype)
+        rgb[:, :, colour] = signal(32, 1, dtype)[:, :, None]
+        planes = read_planes(encode(rgb))
+        assert np.array_equal(plane_of_channel(planes, channel), rgb[:, :, colour[0]])
 
 
 def test_opacity_is_not_a_channel():
-    rgba = np.dstack([signal(32, k) for k in range(3)] + [np.full((32, 32), 255, np.uint8)])
+    rgba = np.dstack([signal(32, 1)] * 3 + [signal(32, 2)])
     planes = read_planes(pil(Image.fromarray(rgba, "RGBA"), "PNG"))
     assert np.array_equal(plane_of_channel(planes, "yellow"), rgba[:, :, 0])
 
@@ -169,7 +172,7 @@ def test_opacity_is_not_a_channel():
 def test_stacks_give_planes_in_the_order_that_is_set(encode, planes_first):
     order = ["blue", "green", "red", "yellow"]
     stack = np.stack([signal(32, k, np.uint16) for k in range(4)], axis=0 if planes_first else 2)
-    planes = read_planes(encode(stack))
+    planes = read_planes(encode(stack), reading=ALL_FOUR)
     for k, channel in enumerate(order):
         true = stack[k] if planes_first else stack[:, :, k]
         assert np.array_equal(plane_of_stack(planes, channel, order), true)
@@ -212,7 +215,9 @@ def test_a_png_file_without_its_end_or_with_a_wrong_sum_is_found():
         (b"<!DOCTYPE html><html>404</html>", "not a JPEG, PNG, TIFF or NPY file.*<!DOCTYPE"),
         (npy(np.zeros((8, 8), np.float32)), "float32"),
         (tiff(np.zeros((8, 8), np.int16)), "int16"),
-        (npy(np.zeros((2, 4, 8, 8), np.uint8)), "neither one plane nor a stack"),
+        (npy(np.zeros((2, 4, 8, 8), np.uint8)), r"an array of shape \(2, 4, 8, 8\)"),
+        (npy(np.zeros((2, 8, 8), np.uint8)), r"\(2, 8, 8\), which has no names of its axes"),
+        (npy(np.zeros((8, 8, 3), np.uint8)), r"\(8, 8, 3\), which has no names of its axes"),
         (npy(np.zeros((0, 8), np.uint8)), "no pixels"),
         (pil(Image.new("CMYK", (16, 16)), "JPEG"), "CMYK"),
     ],
@@ -227,17 +232,12 @@ def test_a_broken_header_that_claims_a_huge_image_is_refused():
     file = io.BytesIO()
     np.lib.format.write_array_header_1_0(file, header)
     with pytest.raises(BadImage, match=r"broken NPY file \(it claims 1048576 × 1048576 px in 4"):
-        read_planes(file.getvalue())
+        read_planes(file.getvalue(), reading=ALL_FOUR)
 
 
 def test_pickled_arrays_are_not_loaded():
     with pytest.raises(BadImage, match="object"):
         read_planes(npy(np.array([[{}]], dtype=object)))
-
-
-def test_two_planes_are_no_channel():
-    with pytest.raises(BadImage, match="2 planes"):
-        plane_of_channel(read_planes(npy(np.ones((2, 8, 8), np.uint8))), "red")
 
 
 def area_weights(length, target):

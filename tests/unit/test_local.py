@@ -33,6 +33,7 @@ def settings_of(folder, **changes):
         "channels": {channel: channel for channel in CHANNELS},
         "ignore": list(IGNORED),
         "stack_order": list(CHANNELS),
+        "slices": {},
         "incomplete": "stop",
         "labels": None,
         "columns": COLUMNS,
@@ -271,7 +272,7 @@ def test_files_that_are_no_images_stay_in_the_index(tmp_path, caplog):
         (tmp_path / f"a_{channel}.png").write_text("<html>")
     frame = index(tmp_path)
     assert frame["width"].tolist() == [0, 20]
-    assert "4 of 8 files are no images: a_blue.png: not a JPEG" in caplog.text
+    assert "4 of 8 files cannot be used: a_blue.png and 3 more: not a JPEG" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -395,13 +396,33 @@ def test_16_bit_images_get_one_range_per_channel_of_the_whole_source(tmp_path):
 
 def test_broken_16_bit_files_are_left_to_the_conversion(tmp_path, caplog):
     write_images(tmp_path, ["a"])
-    stack = np.stack([plane(k, dtype=np.uint16) for k in range(7)])
     for channel in CHANNELS:
-        tifffile.imwrite(tmp_path / f"z_{channel}.tif", stack, photometric="minisblack")
+        path = tmp_path / f"z_{channel}.tif"
+        tifffile.imwrite(path, plane(1, dtype=np.uint16), compression="zlib")
+        with tifffile.TiffFile(path) as file:
+            start = file.pages[0].dataoffsets[0]
+        data = path.read_bytes()
+        path.write_bytes(data[:start] + b"broken" + data[start + 6 :])
     frame = index(tmp_path)
     assert frame["low_red"].isna().all()
-    assert "none of 1 16-bit files can be read: z_red.tif: holds 7 planes" in caplog.text
+    assert "none of 1 16-bit files can be read: z_red.tif: truncated or broken" in caplog.text
     assert "channel red: 1 files have 8 bits and keep their grey values" in caplog.text
+
+
+def test_files_in_which_white_is_0_do_not_widen_the_grey_range(tmp_path):
+    for kind in ("plain", "inverted"):
+        for number in range(4):
+            for c, channel in enumerate(CHANNELS):
+                values = plane(10 * number + c, dtype=np.uint16) // 16
+                path = tmp_path / kind / f"i{number}_{channel}.tif"
+                path.parent.mkdir(exist_ok=True)
+                options = {"photometric": "minisblack"}
+                if kind == "inverted" and number % 2:
+                    values, options = 65535 - values, {"photometric": "miniswhite"}
+                tifffile.imwrite(path, values, **options)
+    columns = [f"{end}_{channel}" for end in ("low", "high") for channel in CHANNELS]
+    plain, inverted = (index(tmp_path / kind)[columns] for kind in ("plain", "inverted"))
+    assert plain.equals(inverted) and (plain < 4096).all(axis=None)
 
 
 def test_percentiles_are_exact():

@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
+import tifffile
 import torch
 from test_local import settings_of
 from training_case import make_case, recipe
@@ -21,6 +22,7 @@ from hpaloc.compute import choose_compute
 from hpaloc.convert import convert_shard, index_arrays, list_quarantine
 from hpaloc.feed import Arrays, Batch, n_draws, view_batches
 from hpaloc.files import write_csv
+from hpaloc.image_header import Notes
 from hpaloc.index import read_index, write_index
 from hpaloc.local import find_images, index_folder
 from hpaloc.log import InputError
@@ -73,13 +75,13 @@ def files_of(folder: Path) -> dict[str, list[str]]:
     return dict(sorted(find_images(folder, "{id}_{channel}", NAMES).items()))
 
 
-def arrays_of(folder: Path) -> Arrays:
+def arrays_of(folder: Path, **settings) -> Arrays:
     """What a run makes of a folder: the index of its arrays and the shards."""
     out = folder.parent / "arrays"
     out.mkdir(exist_ok=True)
-    write_index(index_folder("mine", settings_of(folder), 2), out / "raw.parquet")
+    write_index(index_folder("mine", settings_of(folder, **settings), 2), out / "raw.parquet")
     raw, rows, array = read_index(out / "raw.parquet"), out / "rows.parquet", out / "shard_000.npy"
-    convert_shard(raw, folder, CHANNELS, 0, 1, ARRAYS_SIZE, array, rows, 2)
+    convert_shard(raw, folder, CHANNELS, 0, 1, ARRAYS_SIZE, array, rows, 2, **settings)
     quarantine = out / "quarantine.csv"
     list_quarantine([rows], quarantine)
     index = out / "index.parquet"
@@ -92,9 +94,11 @@ def batches_of_run(arrays: Arrays, views: dict, **changes) -> Iterator[Batch]:
     return view_batches(arrays, rows, of_recipe, views, "prediction", 0, of_recipe["batch_size"])
 
 
-def raw(folder: Path, batch_size: int = 2, threads: int = 2, views: dict = VIEWS[0]):
+def raw(folder: Path, batch_size: int = 2, threads: int = 2, views: dict = VIEWS[0], **understood):
     of_recipe = recipe(augmentation=SCHEME, batch_size=batch_size)
-    return raw_batches(folder, files_of(folder), CHANNELS, ARRAYS_SIZE, of_recipe, views, threads)
+    return raw_batches(
+        folder, files_of(folder), CHANNELS, ARRAYS_SIZE, of_recipe, views, threads, **understood
+    )
 
 
 @pytest.mark.parametrize("views", VIEWS, ids=lambda views: views["kind"])
@@ -119,6 +123,32 @@ def test_a_file_of_all_planes_is_read_in_the_order_that_is_said(tmp_path) -> Non
     order = ["blue", "green", "red", "yellow"]
     (batch,) = raw_batches(tmp_path, files, order, SIZE, recipe(), VIEWS[0], 1)
     assert np.array_equal(batch.images[0, 0].numpy(), planes[..., [2, 1, 0, 3]])
+
+
+@pytest.mark.parametrize("slices", [{"z": "max"}, {"z": 1}])
+def test_files_are_understood_as_the_conversion_understands_them(folder, slices) -> None:
+    rng = np.random.default_rng(1)
+    for number, channel in enumerate(CHANNELS):  # stacks, white that is 0, another colour
+        stack = rng.integers(0, 256, (3, 90, 90), np.uint8)
+        path = folder / f"stack_{channel}.tif"
+        tifffile.imwrite(path, stack, imagej=True, metadata={"axes": "ZYX"})
+        tifffile.imwrite(folder / f"white_{channel}.tif", stack[0], photometric="miniswhite")
+        rgb = np.zeros((90, 90, 3), np.uint8)
+        rgb[..., [(0, 1), (0, 2), (1, 2), (2,)][number]] = stack[1, :, :, None]
+        cv2.imwrite(str(folder / f"tinted_{channel}.png"), rgb)
+    arrays = arrays_of(folder, slices=slices)
+    image_ids = arrays[0]["image_id"].tolist()
+    assert {"stack", "white", "tinted"} <= set(image_ids)
+    notes = Notes()
+    batches = list(raw(folder, slices=slices, notes=notes))
+    assert [name for batch in batches for name in batch.image_ids] == image_ids
+    expected = [batch.images for batch in batches_of_run(arrays, VIEWS[0], batch_size=2)]
+    assert all(map(torch.equal, [batch.images[0] for batch in batches], expected))
+    assert len(notes.items()) == 5 and "(4 files, the first is white_blue.tif)" in notes.lines()[-1]
+    (problem,) = {
+        key: problem for batch in raw(folder) for key, problem in batch.problems.items()
+    }.items()
+    assert problem[0] == "stack" and "a Z axis of 3 slices" in problem[1].reason
 
 
 def test_the_next_batch_is_made_meanwhile_and_no_more(folder, monkeypatch) -> None:
@@ -257,6 +287,21 @@ def test_networks_of_arrays_of_different_sizes_are_refused(folder, trained) -> N
 def test_a_channel_that_is_not_one_is_named(folder, trained) -> None:
     with pytest.raises(InputError, match="'rad' is not a channel"):
         label(folder, trained, "--channels", '{"rad": "Tubulin"}')
+
+
+def test_the_slices_of_stacks_are_an_option(folder, trained, caplog) -> None:
+    stack = np.random.default_rng(1).integers(0, 256, (3, 90, 90), np.uint8)
+    for channel in CHANNELS:
+        options = {"photometric": "miniswhite", "metadata": {"axes": "ZYX"}}
+        tifffile.imwrite(folder / f"stack_{channel}.tif", stack, **options)
+    with pytest.raises(InputError, match="1 of 8 images cannot be used"):
+        label(folder, trained)
+    assert "stack_red.tif (red): holds a Z axis of 3 slices" in caplog.text
+    out = label(folder, trained, "--slices", '{"z": "max"}')
+    assert "stack" in pd.read_csv(out / "labels.csv")["Id"].tolist()
+    assert "white is 0 (PhotometricInterpretation)" in caplog.text
+    with pytest.raises(InputError, match="--slices: 'mean' of z is neither"):
+        label(folder, trained, "--slices", '{"z": "mean"}')
 
 
 def test_a_damaged_image_stops_or_is_left_out(folder, trained, caplog) -> None:

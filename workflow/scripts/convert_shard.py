@@ -32,6 +32,7 @@ def main(argv: list[str] | None = None) -> None:
         array=arguments.array,
         rows=arguments.rows,
         threads=arguments.threads,
+        slices=settings["settings"].get("slices"),
     )
     sums = {arguments.array.as_posix(): sum_of_shard(arguments.array, pixels)}
     record(arguments, [arguments.array, arguments.rows], sums=sums)

@@ -20,6 +20,7 @@ from hpaloc.calling import labels_table, read_thresholds, strategy_thresholds, s
 from hpaloc.classes import CHANNELS, PROBABILITY_COLUMNS
 from hpaloc.compute import choose_compute
 from hpaloc.files import write_csv, write_parquet
+from hpaloc.image_header import Notes, check_slices
 from hpaloc.listing import IGNORED
 from hpaloc.local import complete, find_images
 from hpaloc.log import InputError, Progress, run_program
@@ -53,6 +54,13 @@ def main(argv: list[str] | None = None) -> None:
         " default, none leaves nothing out (default: %(default)s)",
     )
     parser.add_argument("--stack-order", nargs=4, choices=CHANNELS, default=list(CHANNELS))
+    parser.add_json(
+        "--slices",
+        required=False,
+        default={},
+        help='what is taken of files of several planes: {"z": "max"} or {"z": 1} (the first), also'
+        ' for "t", and for "pages" that no axis is named of; without it such files are refused',
+    )
     parser.add_input("--weights", nargs="+", help="of the folds, in order")
     parser.add_input("--models", nargs="+", help="model.json, in order")
     parser.add_input("--thresholds", help="table of thresholds (CSV)")
@@ -111,6 +119,7 @@ def main(argv: list[str] | None = None) -> None:
         "channels": {channel: channel for channel in CHANNELS} | args.channels,
         "incomplete": "stop" if args.damaged == "stop" else "quarantine",
     }
+    check_slices(args.slices, "--slices")
     files = find_images(args.images, settings["pattern"], settings["channels"], args.ignore)
     complete(files, args.images, settings, "give --damaged leave_out to label the others")
 
@@ -123,9 +132,10 @@ def main(argv: list[str] | None = None) -> None:
     arrays_size = arrays_size_of(models, args)
     compute = choose_compute(recipe["precision"], args.threads, args.gpus)
     networks = ready([network for network, _ in loaded], recipe, args.backend, compute)
+    notes = Notes()
     batches = raw_batches(
         args.images, dict(sorted(files.items())), args.stack_order, arrays_size, recipe, views,
-        args.threads,
+        args.threads, args.slices, notes,
     )  # fmt: skip
     progress = Progress("labelled", len(files), "images")
     image_ids, probabilities, problems = stream_probabilities(
@@ -135,6 +145,8 @@ def main(argv: list[str] | None = None) -> None:
         [(image_id, *problem) for image_id, problem in problems.items()],
         columns=["image_id", "file", "channel", "reason"],
     )
+    for line in notes.lines():
+        log.warning("%s", line)
     if args.quarantine:
         write_csv(table, args.quarantine)
     for row in table.itertuples():

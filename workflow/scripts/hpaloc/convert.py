@@ -3,13 +3,14 @@
 import errno
 import functools
 import hashlib
+import json
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import cv2
 import numpy as np
@@ -20,10 +21,12 @@ from threadpoolctl import threadpool_limits
 
 from hpaloc.classes import CHANNELS
 from hpaloc.files import write_csv, written_whole
+from hpaloc.image_header import Notes
 from hpaloc.images import (
     BadImage,
     Header,
-    plane_of_channel,
+    Reading,
+    chosen_plane,
     plane_of_stack,
     read_header,
     read_planes,
@@ -69,12 +72,15 @@ def convert_shard(
     array: str | Path,
     rows: str | Path,
     threads: int,
+    slices: Mapping[str, Any] | None = None,
 ) -> str:
     """Converts the images of one shard to ``array`` (.npy, uint8 n × size × size × 4, C order).
 
-    ``index`` is the whole raw index and ``root`` the folder, or the zip archive, of its paths.
+    ``index`` is the whole raw index and ``root`` the folder, or the zip archive, of its paths;
+    ``slices`` is the source's setting for files of several planes (see hpaloc.image_header).
     ``rows`` becomes a table of every image of the shard with its row, or null and the reason, and
-    holds one sha256 for the pixels (of the sums of the rows, which the threads compute). A bad
+    holds one sha256 for the pixels (of the sums of the rows, which the threads compute) and notes
+    on how files were understood, where there are any. A bad
     image never stops the shard. Images go straight to their rows of the file; several are in work
     at a time, one per thread, so memory does not grow with the shard. Returns that sum.
     """
@@ -83,6 +89,7 @@ def convert_shard(
     groups = [list(group) for _, group in groupby(enumerate(records), key=_files_of)]
     progress = Progress("converted", len(records), "images")
     results: list[Problem | str] = []
+    notes = Notes()
     keep_freed_memory()
     # The images are the parallel unit: threads inside of the libraries would only compete.
     cv2.setNumThreads(1)
@@ -94,14 +101,20 @@ def convert_shard(
         ThreadPoolExecutor(threads) as executor,
     ):
         offset = _begin_array(file, len(records), size)
-        work = functools.partial(_convert_group, read, stack_order, size, file.fileno(), offset)
+        make = functools.partial(
+            converted, stack_order=stack_order, size=size, slices=slices, notes=notes
+        )
+        work = functools.partial(_convert_group, read, make, file.fileno(), offset)
         for found in executor.map(work, groups):
             results += found
             progress.add(len(found))
         kept = [row for row, result in enumerate(results) if isinstance(result, str)]
         _close_gaps(file, kept, size, offset)
     sha256 = hashlib.sha256("".join(results[row] for row in kept).encode()).hexdigest()
-    _write_rows(part["image_id"], results, {"shard": shard, "sha256": sha256}, rows)
+    about = {"shard": shard, "sha256": sha256}
+    if notes.items():
+        about["notes"] = json.dumps(notes.items())
+    _write_rows(part["image_id"], results, about, rows)
     logging.getLogger("hpaloc").info(
         "shard %d of %d: %d images, %d quarantined",
         shard, shards, len(kept), len(records) - len(kept),
@@ -110,8 +123,18 @@ def convert_shard(
 
 
 def list_quarantine(rows: Sequence[str | Path], quarantine: str | Path) -> pd.DataFrame:
-    """Writes the quarantined images of all shards (``rows``, in their order) as one CSV table."""
-    frames = [_read_rows_table(path)[0] for path in rows]
+    """Writes the quarantined images of all shards (``rows``, in their order) as one CSV table.
+
+    Warns of what is noted on how files were understood, once for the whole source.
+    """
+    frames, notes = [], Notes()
+    for path in rows:
+        frame, about = _read_rows_table(path)
+        frames.append(frame)
+        for text, count, file in json.loads(about.get("notes", "[]")):
+            notes.add(text, file, count)
+    for line in notes.lines():
+        logging.getLogger("hpaloc").warning("%s", line)
     table = pd.concat(frames, ignore_index=True)
     listed = table.loc[table["row"].isna(), _QUARANTINE_COLUMNS]
     write_csv(listed, quarantine)
@@ -212,8 +235,7 @@ def _write_at(descriptor: int, data: bytes | np.ndarray, place: int) -> None:
 
 def _convert_group(
     read: Read,
-    stack_order: Sequence[str],
-    size: int,
+    make: Callable[[Load, list[dict]], Iterator[np.ndarray]],
     descriptor: int,
     offset: int,
     group: list[tuple[int, dict]],
@@ -225,9 +247,7 @@ def _convert_group(
     """
     sums = []
     try:
-        images = converted(
-            functools.partial(_read_file, read), [record for _, record in group], stack_order, size
-        )
+        images = make(functools.partial(_read_file, read), [record for _, record in group])
         for (row, _), image in zip(group, images, strict=True):
             sums.append(hashlib.sha256(image).hexdigest())
             _write_at(descriptor, image, offset + row * image.nbytes)
@@ -237,17 +257,23 @@ def _convert_group(
 
 
 def converted(
-    load: Load, records: Sequence[dict], stack_order: Sequence[str], size: int
+    load: Load,
+    records: Sequence[dict],
+    stack_order: Sequence[str],
+    size: int,
+    slices: Mapping[str, Any] | None = None,
+    notes: Notes | None = None,
 ) -> Iterator[np.ndarray]:
     """The arrays (uint8, size × size × 4) of one image, or of the tiles of one: ``records``.
 
     A record is a row of the raw index: its box and, for 16 bits, its grey values are read;
-    ``load`` gives the contents of the file of a channel. Raises BadFile where there are none, or
-    none that can be used.
+    ``load`` gives the contents of the file of a channel. ``slices`` is the source's setting for
+    files of several planes; ``notes`` gets how files were understood. Raises BadFile where there
+    are none, or none that can be used.
     """
     first = records[0]
     boxes = [tuple(record[name] for name in ("x", "y", "width", "height")) for record in records]
-    planes = _read_image(load, first, stack_order, boxes, size)
+    planes = _read_image(load, first, stack_order, boxes, size, slices or {}, notes or Notes())
     for box in boxes:
         small = []
         for channel, (plane, fraction) in zip(CHANNELS, planes, strict=True):
@@ -275,30 +301,37 @@ def _read_image(
     stack_order: Sequence[str],
     boxes: list[tuple[int, int, int, int]],
     size: int,
+    slices: Mapping[str, Any],
+    notes: Notes,
 ) -> list[tuple[np.ndarray, int]]:
     """The four planes of an image, each with the fraction 1/f of its size that was decoded."""
-    stacked = len(set(_files_of((0, record)))) == 1
+    reading = Reading(len(set(_files_of((0, record)))) == 1, slices)
     image_size = data = None
+    found = []
     result = []
     for channel in CHANNELS:
         try:
-            if data is None or not stacked:
+            if data is None or not reading.stacked:
                 data = load(record, channel)
-                header = read_header(data)
+                header = read_header(data, reading)
                 image_size = image_size or (header.width, header.height)
                 _check_size(header, image_size, record, boxes)
                 fraction = reduction(header, boxes, size)
-                planes = read_planes(data, fraction)
-            if stacked:
+                planes = read_planes(data, fraction, reading)
+                found += [(note, record[f"path_{channel}"]) for note in header.notes]
+            if reading.stacked:
                 plane = plane_of_stack(planes, channel, stack_order)
             else:
-                plane = plane_of_channel(planes, channel)
+                plane, note = chosen_plane(planes, channel)
+                found += [(note, record[f"path_{channel}"])] if note else []
             _check_not_blank(plane)
             if plane.dtype != np.uint8 and np.isnan(record[f"low_{channel}"]):
                 raise BadImage("16-bit values, but the index has no grey values for 0 and 255")
         except BadImage as error:
             raise BadFile(record, channel, error) from error
         result.append((plane, fraction))
+    for note, path in found:  # of images that are used
+        notes.add(note, path)
     return result
 
 

@@ -8,8 +8,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from hpaloc.classes import CHANNELS
-from hpaloc.images import BadImage, Header, read_header
-from hpaloc.log import Progress
+from hpaloc.images import BadImage, Header, Reading, read_header
+from hpaloc.log import Progress, some_of
+
+_ONE_CHANNEL = Reading()
 
 
 class FileFacts(NamedTuple):
@@ -21,12 +23,15 @@ class FileFacts(NamedTuple):
 
 
 def scan_files(
-    read: Callable[[str], bytes], paths: Sequence[str], workers: int
-) -> tuple[dict[str, FileFacts], list[str]]:
-    """The facts of each file, and ``path: reason`` of each that is no image.
+    read: Callable[[str], bytes],
+    paths: Sequence[str],
+    workers: int,
+    reading: Reading = _ONE_CHANNEL,
+) -> tuple[dict[str, FileFacts], dict[str, str]]:
+    """The facts of each file, and the reason of each path that cannot be used.
 
     ``read`` gives the contents of a path; a BadImage or OSError that it raises is a reason, the
-    file then has 0 bytes.
+    file then has 0 bytes. ``reading`` says how the files are meant.
     """
 
     def scan(path: str) -> tuple[FileFacts, str]:
@@ -38,19 +43,28 @@ def scan_files(
             return FileFacts(0, "", None), error.strerror
         sha256 = hashlib.sha256(data).hexdigest()
         try:
-            return FileFacts(len(data), sha256, read_header(data)), ""
+            return FileFacts(len(data), sha256, read_header(data, reading)), ""
         except BadImage as error:
             return FileFacts(len(data), sha256, None), str(error)
 
     progress = Progress("indexed", len(paths), "files")
-    facts, bad = {}, []
+    facts, bad = {}, {}
     with ThreadPoolExecutor(workers) as executor:
         for path, (fact, reason) in zip(paths, executor.map(scan, paths), strict=True):
             facts[path] = fact
             if reason:
-                bad.append(f"{path}: {reason}")
+                bad[path] = reason
             progress.add()
     return facts, bad
+
+
+def some_reasons(bad: dict[str, str]) -> str:
+    """The most frequent reasons, each with one of its files, for a message."""
+    files: dict[str, list[str]] = {}
+    for path, reason in bad.items():
+        files.setdefault(reason, []).append(path)
+    frequent = sorted(files.items(), key=lambda item: -len(item[1]))
+    return some_of(f"{some_of(paths, 1)}: {reason}" for reason, paths in frequent)
 
 
 def file_columns(

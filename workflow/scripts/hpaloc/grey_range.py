@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from hpaloc.classes import CHANNELS
+from hpaloc.image_header import reading_of
 from hpaloc.images import BadImage, Header, plane_of_channel, plane_of_stack, read_planes
 from hpaloc.log import InputError, some_of
 
@@ -50,21 +51,20 @@ def grey_ranges(
     files: dict[str, list[str]],
     headers: dict[str, Header | None],
     settings: dict,
-    stacked: bool,
     workers: int,
 ) -> dict[str, tuple[float, float]]:
     """Grey range of every channel that has 16-bit files, from a fixed sample of its images.
 
     ``files`` has the four paths of each image, ``headers`` the header of each path, None where
-    the file is no image; ``stacked`` tells files that hold all four planes.
+    the file is no image.
     """
-    wanted = settings["grey_range"]
+    wanted, reading = settings["grey_range"], reading_of(settings)
     ranges = {}
 
     def histogram(k: int, path: str) -> np.ndarray | str:
         try:
-            planes = read_planes((folder / path).read_bytes())
-            if stacked:
+            planes = read_planes((folder / path).read_bytes(), reading=reading)
+            if reading.stacked:
                 plane = plane_of_stack(planes, CHANNELS[k], settings["stack_order"])
             else:
                 plane = plane_of_channel(planes, CHANNELS[k])

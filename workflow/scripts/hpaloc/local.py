@@ -7,8 +7,9 @@ from pathlib import Path
 import pandas as pd
 
 from hpaloc.classes import CHANNELS
-from hpaloc.file_facts import file_columns, image_size, scan_files
+from hpaloc.file_facts import file_columns, image_size, scan_files, some_reasons
 from hpaloc.grey_range import grey_ranges
+from hpaloc.image_header import reading_of
 from hpaloc.label_table import read_labels
 from hpaloc.listing import (
     IMAGE_SUFFIXES,
@@ -27,30 +28,31 @@ def index_folder(name: str, settings: dict, workers: int) -> pd.DataFrame:
     """The raw index (see hpaloc.index) of a folder of images, sorted by image id.
 
     ``settings`` are those of a ``local`` source, all keys present: ``folder``, ``pattern``,
-    ``channels``, ``ignore``, ``stack_order``, ``incomplete``, ``labels``, ``columns``,
+    ``channels``, ``ignore``, ``stack_order``, ``slices``, ``incomplete``, ``labels``, ``columns``,
     ``unlabelled``, ``absent``, ``grey_range`` and ``tiles``. Files that are no images stay in the index: the
     conversion lists them. Raises InputError for a folder or a table that cannot be meant.
     """
     folder = Path(settings["folder"])
     files = find_images(folder, settings["pattern"], settings["channels"], settings["ignore"])
-    stacked = "{channel}" not in settings["pattern"]
     complete(files, folder, settings)
     table = None
     if settings["labels"] is not None:
         table = read_labels(settings["labels"], settings["columns"])
         files = _labelled(files, table, folder, settings)
     paths = sorted({path for paths in files.values() for path in paths})
-    facts, bad = scan_files(lambda path: (folder / path).read_bytes(), paths, workers)
+    facts, bad = scan_files(
+        lambda path: (folder / path).read_bytes(), paths, workers, reading_of(settings)
+    )
     if bad:
         _log.warning(
-            "%s: %d of %d files are no images: %s", folder, len(bad), len(paths), some_of(bad)
-        )
+            "%s: %d of %d files cannot be used: %s",
+            folder, len(bad), len(paths), some_reasons(bad),
+        )  # fmt: skip
     ranges = grey_ranges(
         folder,
         files,
         {path: fact.header for path, fact in facts.items()},
         settings,
-        stacked,
         workers,
     )
     sizes = {image_id: image_size(paths, facts) for image_id, paths in files.items()}

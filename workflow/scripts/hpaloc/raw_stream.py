@@ -8,7 +8,7 @@ network's size as for a batch, by the same functions.
 import itertools
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,7 +24,8 @@ from hpaloc.convert import BadFile, Problem, converted
 from hpaloc.device_batches import to_device
 from hpaloc.feed import n_draws, n_views, view_maker
 from hpaloc.gradient import Forward
-from hpaloc.images import BadImage, read_header
+from hpaloc.image_header import Notes
+from hpaloc.images import BadImage, Reading, read_header
 from hpaloc.log import InputError
 from hpaloc.predict import exact_views, probabilities
 from hpaloc.raw_files import Read, raw_files
@@ -48,6 +49,8 @@ def raw_batches(
     recipe: dict[str, Any],
     views: dict[str, Any],
     threads: int,
+    slices: Mapping[str, Any] | None = None,
+    notes: Notes | None = None,
 ) -> Iterator[RawBatch]:
     """The images of ``files`` in their order, the recipe's ``batch_size`` at a time.
 
@@ -55,11 +58,13 @@ def raw_batches(
     arrays of ``arrays_size`` px. ``files`` has the four paths of each image below the folder or zip archive ``root``, in the
     order of CHANNELS (one path four times where a file holds all). While a batch is with whoever
     takes it, ``threads`` threads make the next one; there are never more than these two and one
-    that is being handed over. Raises InputError at the first file of 16 bits.
+    that is being handed over. ``slices`` is the setting for files of several planes (see
+    hpaloc.image_header), ``notes`` gets how files were understood. Raises InputError at the first
+    file of 16 bits.
     """
     cv2.setNumThreads(1)
     left, batch_size = iter(files.items()), recipe["batch_size"]
-    convert = _Conversion(stack_order, arrays_size, recipe, views)
+    convert = _Conversion(stack_order, arrays_size, recipe, views, slices or {}, notes)
     pending: deque[tuple[str, Future]] = deque()
     # NumPy's products of matrices alone are limited: torch's threads are the network's.
     with raw_files(root) as read, threadpool_limits(1, user_api="blas"):
@@ -128,8 +133,11 @@ class _Conversion(threading.local):
         arrays_size: int,
         recipe: dict[str, Any],
         views: dict[str, Any],
+        slices: Mapping[str, Any],
+        notes: Notes | None,
     ):
         self.stack_order, self.arrays_size = stack_order, arrays_size
+        self.slices, self.notes = slices, notes
         self.draws, self.view = n_draws(views), view_maker(recipe, views, "prediction")
 
 
@@ -138,13 +146,14 @@ def _image(
 ) -> np.ndarray | Problem:
     """The draws of one image at the network's size, or why there is none."""
     contents: dict[str, bytes] = {}
+    reading = Reading(len(set(paths)) == 1, convert.slices)
     box = (0, 0)
     for channel, path in zip(CHANNELS, paths, strict=True):
         if path in contents:
             continue
         try:
             contents[path] = read(path, f"image {image_id}")
-            header = read_header(contents[path])
+            header = read_header(contents[path], reading)
         except BadImage as error:
             return Problem(path, channel, str(error))
         if header.dtype == "uint16":
@@ -160,7 +169,7 @@ def _image(
     try:
         (image,) = converted(
             lambda record, channel: contents[record[f"path_{channel}"]],
-            [record], convert.stack_order, convert.arrays_size,
+            [record], convert.stack_order, convert.arrays_size, convert.slices, convert.notes,
         )  # fmt: skip
     except BadFile as error:
         return error.problem

@@ -14,12 +14,12 @@ import pandas as pd
 import torch
 
 from hpaloc.classes import CHANNELS
+from hpaloc.colour_planes import RGB_PLANE
 from hpaloc.compute import Compute
 from hpaloc.device_batches import to_device
 from hpaloc.geometry import resized
 from hpaloc.gradient import Forward
 from hpaloc.images import (
-    RGB_PLANE,
     BadImage,
     plane_of_channel,
     read_header,

@@ -12,7 +12,7 @@ import pandas as pd
 
 from hpaloc.archive import Archive, BadMember
 from hpaloc.classes import CHANNELS
-from hpaloc.file_facts import file_columns, image_size, scan_files
+from hpaloc.file_facts import file_columns, image_size, scan_files, some_reasons
 from hpaloc.kaggle.files import describe_images, describe_table, image_names
 from hpaloc.label_table import Advice, read_labels
 from hpaloc.listing import list_images
@@ -45,8 +45,8 @@ def index_part(name: str, files: dict[str, Any], workers: int) -> pd.DataFrame:
         facts, bad = scan_files(read, wanted, workers)
     if bad:
         _log.warning(
-            "%s: %d of %d files are no images: %s",
-            files["images"]["path"], len(bad), len(wanted), some_of(bad),
+            "%s: %d of %d files cannot be used: %s",
+            files["images"]["path"], len(bad), len(wanted), some_reasons(bad),
         )  # fmt: skip
     rows = []
     for image_id, about in table.items():
