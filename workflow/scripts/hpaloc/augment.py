@@ -71,16 +71,27 @@ def draw(
 
     ``size`` is the side to which a ``resize`` of the scheme brings the image (else its height).
     """
+    named = named_draw(pipeline, shape, stream, size)
+    return [step for _, step in named if step is not None]
+
+
+def named_draw(
+    pipeline: Pipeline, shape: tuple[int, ...], stream: bytes, size: int | None = None
+) -> list[tuple[int, Step | None]]:
+    """What ``draw`` gives with, for each group, which of its parallel transforms was drawn, from 0;
+    a transform that leaves the image as it is has None for its step."""
     rng = _seeded(pipeline.generator, stream)
     height, width = shape[:2]
     size = height if size is None else size
-    steps = []
+    steps: list[tuple[int, Step | None]] = []
     for channels, parallel in pipeline.groups:
-        name, parameters = parallel[rng.integers(len(parallel)) if len(parallel) > 1 else 0]
-        steps.append(draw_step(name, parameters, Place(rng, height, width, channels, size)))
-        if isinstance(steps[-1], Resize):
+        chosen = int(rng.integers(len(parallel))) if len(parallel) > 1 else 0
+        name, parameters = parallel[chosen]
+        step = draw_step(name, parameters, Place(rng, height, width, channels, size))
+        if isinstance(step, Resize):
             height = width = size
-    return [step for step in steps if step is not None]
+        steps.append((chosen, step))
+    return steps
 
 
 def augment(pipeline: Pipeline, image: np.ndarray, stream: bytes) -> np.ndarray:
