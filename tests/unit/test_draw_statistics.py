@@ -4,6 +4,7 @@ The paper's recipe is measured as config.yaml has it; every bound is so many sta
 that a right program fails less than once in 100,000 times, and the draws are seeded.
 """
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -198,3 +199,21 @@ def test_a_table_has_its_rows_in_the_order_of_the_scheme(paper):
         names = [name for name, _ in transforms_of(group)]
         assert [name for name in dict.fromkeys(named["transform"])] == names
         assert set(named["name"]) == {group["name"]}
+
+
+def test_the_documented_recipe_is_that_of_the_config():
+    """Every number of the recipe's scheme stands in the row of its step in docs/augmentation.md."""
+    text = (Path(__file__).parents[2] / "docs" / "augmentation.md").read_text(encoding="utf-8")
+    rows = [line.split(" | ") for line in text.splitlines() if re.match(r"\| \d+ ", line)]
+    for number, group in enumerate(PAPER["augmentation"]["groups"], 1):
+        recipe = " ".join(row[2] for row in rows if row[0].startswith(f"| {number} "))
+        assert recipe, number
+        for name, parameters in transforms_of(group):
+            for key, value in parameters.items():
+                for end in value if isinstance(value, list) else [value]:
+                    if isinstance(end, bool):
+                        continue
+                    word = {"constant": "black", "reflect": "reflected"}.get(end, end)
+                    shown = f"{abs(word):g}" if isinstance(word, int | float) else word
+                    assert shown in recipe, (number, name, key, shown)
+    assert f"{100 * PAPER['augmentation']['negative']:g} %" in text
