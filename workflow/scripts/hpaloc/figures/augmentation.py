@@ -264,10 +264,9 @@ def _draw_parameters(ax: Axes, table: pd.DataFrame, style: dict[str, Any]) -> No
     ax.set(xlim=(-2.1, 2.1), ylim=(len(table) - 0.4, -0.6))
     ax.set_title("Parameters")
     ax.set_xticks(range(-2, 3))
-    note = "\nfactors are read from tables of 8-bit values, whose rounding adds to a small spread"
-    factors = table["transform"].isin(["contrast", "multiply"]).any()
     ax.set_xlabel(
-        "distance from the stated mean, in stated standard deviations" + (note if factors else "")
+        "distance from the stated mean, in stated standard deviations\n"
+        "(read from the applied steps: padding and shifts are whole pixels, factors 8-bit tables)"
     )
     # At the figure's right edge, on the line of the axes' title.
     where = blended_transform_factory(ax.figure.transFigure, ax.transAxes)
