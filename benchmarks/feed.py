@@ -53,6 +53,7 @@ from hpaloc.batch_buffers import SLOTS
 from hpaloc.classes import CHANNELS
 from hpaloc.feed import training_batches, view_batches
 from hpaloc.files import write_text
+from hpaloc.geometry import INTERPOLATIONS
 from hpaloc.memory import keep_freed_memory
 from hpaloc.scheme import channels_of, transforms_of
 from hpaloc.transforms import GRID, displacement_maps
@@ -190,14 +191,15 @@ class ImageFiles(Dataset):
         self.negative = scheme["negative"]
         self.size = recipe["image_size"]
         self.means = np.array(recipe["channel_means"], np.float32)
-        self.transform = A.Compose([_group(group) for group in scheme["groups"]])
+        self.transform = A.Compose([_group(group, self.size) for group in scheme["groups"]])
 
     def __len__(self) -> int:
         return len(self.files)
 
     def __getitem__(self, number: int) -> tuple[torch.Tensor, torch.Tensor]:
         image = self.transform(image=np.load(self.files[number]))["image"]
-        image = cv2.resize(image, (self.size, self.size), interpolation=cv2.INTER_AREA)
+        if len(image) != self.size:  # a scheme without a place for it
+            image = cv2.resize(image, (self.size, self.size), interpolation=cv2.INTER_AREA)
         target = torch.from_numpy(self.labels[number])
         if np.random.random() < self.negative:
             image[..., CHANNELS.index("green")] = 0
@@ -206,8 +208,11 @@ class ImageFiles(Dataset):
         return torch.from_numpy(image.transpose(2, 0, 1).copy()), target
 
 
-def _group(group: dict[str, Any]) -> Any:
-    steps = [_TRANSFORMS[name](**parameters) for name, parameters in transforms_of(group)]
+def _group(group: dict[str, Any], size: int) -> Any:
+    steps = [
+        _resize(size, **parameters) if name == "resize" else _TRANSFORMS[name](**parameters)
+        for name, parameters in transforms_of(group)
+    ]
     step = A.OneOf(steps, p=1) if len(steps) > 1 else steps[0]
     channels = channels_of(group)
     if len(channels) == len(CHANNELS):
@@ -215,9 +220,44 @@ def _group(group: dict[str, Any]) -> Any:
     return A.SelectiveChannelTransform([step], channels=channels, p=1)
 
 
+def _words(words: str | list[str]) -> list[str]:
+    return [words] if isinstance(words, str) else words
+
+
+def _any_of(steps: list[Any]) -> Any:
+    return A.OneOf(steps, p=1) if len(steps) > 1 else steps[0]
+
+
+def _resize(size: int, interpolation: str | list[str] = "area") -> Any:
+    return _any_of(
+        [A.Resize(size, size, INTERPOLATIONS[word], p=1) for word in _words(interpolation)]
+    )
+
+
+def _bordered(transform: Any, border: str | list[str] = "constant", **arguments: Any) -> Any:
+    return _any_of(
+        [transform(**arguments, border_mode=_BORDERS[word], fill=0, p=1) for word in _words(border)]
+    )
+
+
+_BORDERS = {"constant": cv2.BORDER_CONSTANT, "reflect": cv2.BORDER_REFLECT_101}
+
+
 def _dropout(share: list[float], hole: float) -> A.CoarseDropout:
     fewest, most = (max(1, round(end / hole**2)) for end in share)
     return A.CoarseDropout((fewest, most), (hole, hole), (hole, hole), fill=0, p=1)
+
+
+def _grid_dropout(probability: list[float], cells: int, per_channel: bool) -> A.Lambda:
+    def drop(image: np.ndarray, **_: Any) -> np.ndarray:
+        channels = image.shape[2] if per_channel else 1
+        kept = np.random.random((cells, cells, channels)) >= np.random.uniform(*probability)
+        mask = cv2.resize(
+            kept.astype(np.uint8), image.shape[1::-1], interpolation=cv2.INTER_NEAREST
+        )
+        return image * mask.reshape(*image.shape[:2], channels)
+
+    return A.Lambda(image=drop, p=1)
 
 
 def _edges(alpha: list[float]) -> A.Lambda:
@@ -239,10 +279,13 @@ def _contrast(factor: list[float]) -> A.Lambda:
     return A.Lambda(image=stretch, p=1)
 
 
-def _piecewise_affine(scale: list[float]) -> A.Lambda:
+def _piecewise_affine(scale: list[float], clip: bool = False) -> A.Lambda:
     def warp(image: np.ndarray, **_: Any) -> np.ndarray:
         height, width = image.shape[:2]
         offsets = np.random.normal(size=(2, GRID, GRID)) * np.random.uniform(*scale) * width
+        if clip:
+            rest = np.stack(np.meshgrid(*[np.linspace(0, width - 1, GRID)] * 2))
+            offsets = np.clip(rest + offsets, 0, width - 1) - rest
         map_x, map_y = displacement_maps(offsets.astype(np.float32), height, width)
         return cv2.remap(image, map_x, map_y, cv2.INTER_LINEAR)
 
@@ -251,17 +294,22 @@ def _piecewise_affine(scale: list[float]) -> A.Lambda:
 
 _TRANSFORMS: dict[str, Callable[..., Any]] = {
     "none": lambda: A.NoOp(p=1),
-    "crop_and_pad": lambda share: A.CropAndPad(percent=tuple(share), fill=0, p=1),
+    "crop_and_pad": lambda share, **border: _bordered(A.CropAndPad, percent=tuple(share), **border),
     "piecewise_affine": _piecewise_affine,
-    "rotate": lambda degrees: A.Affine(rotate=tuple(degrees), p=1),
-    "shear": lambda degrees: A.Affine(shear={"x": tuple(degrees), "y": (0, 0)}, p=1),
+    "rotate": lambda degrees, **border: _bordered(A.Affine, rotate=tuple(degrees), **border),
+    "shear": lambda degrees, **border: _bordered(
+        A.Affine, shear={"x": tuple(degrees), "y": (0, 0)}, **border
+    ),
     "contrast": _contrast,
     "multiply": lambda factor, per_channel: A.MultiplicativeNoise(
         tuple(factor), per_channel=per_channel, p=1
     ),
     "edge_detect": _edges,
     "coarse_dropout": _dropout,
-    "sharpen": lambda alpha: A.Sharpen(alpha=tuple(alpha), lightness=(1, 1), p=1),
+    "grid_dropout": _grid_dropout,
+    "sharpen": lambda alpha, lightness=(1, 1): A.Sharpen(
+        alpha=tuple(alpha), lightness=tuple(lightness), p=1
+    ),
     "flip_and_rotate90": lambda: A.D4(p=1),
 }
 

@@ -1,7 +1,8 @@
-"""Writes what the README takes from the project: the table of configuration keys and the rule graph.
+"""Writes what the documents take from the project: tables of configuration keys and of transforms,
+and the rule graph.
 
-python docs/update_readme.py           rewrites both between their marks in README.md
-python docs/update_readme.py --check   changes nothing; status 1 where README.md is out of date
+python docs/update_readme.py           rewrites them between their marks in README.md and docs/
+python docs/update_readme.py --check   changes nothing; status 1 where a document is out of date
 """
 
 import json
@@ -13,9 +14,11 @@ from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parents[1]
 README = PROJECT / "README.md"
+AUGMENTATION = PROJECT / "docs" / "augmentation.md"
 sys.path.insert(0, str(PROJECT / "workflow" / "scripts"))
 
 from hpaloc.config import allowed, load_schema
+from hpaloc.scheme import TRANSFORMS, Choice, Flag, Interval, Number, Parameter, Whole
 
 # Where a part of the schema stands in a configuration.
 PLACES = (
@@ -64,6 +67,33 @@ def _nested(value: dict, schema: dict) -> Iterator[dict]:
         yield schema["$defs"][branch["then"]["$ref"].removeprefix("#/$defs/")]
 
 
+def transform_table() -> str:
+    lines = [
+        "| transform | parameter | default | allowed | what it does |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for name, known in TRANSFORMS.items():
+        lines.append(f"| `{name}` | | | | {known.meaning} |")
+        for key, parameter in known.parameters.items():
+            given = parameter.default
+            given = list(given) if isinstance(given, tuple) else given
+            default = "" if given is None else f"`{json.dumps(given)}`"
+            lines.append(f"| | `{key}` | {default} | {_range(parameter)} | {parameter.meaning} |")
+    return "\n".join(lines)
+
+
+def _range(parameter: Parameter) -> str:
+    """What a parameter of a transform may be, in words."""
+    if isinstance(parameter, Choice):
+        return f"{', '.join(parameter.options)}, or a list of them"
+    if isinstance(parameter, Flag):
+        return "true, false"
+    if isinstance(parameter, Interval | Number | Whole):
+        kind = {Interval: "an interval [from, to]", Number: "a number", Whole: "a whole number"}
+        return f"{kind[type(parameter)]} from {parameter.lowest:g} to {parameter.highest:g}"
+    return ""
+
+
 def rule_graph() -> str:
     """Snakemake's own graph, less its colours and numbering, which change with every rule."""
     snakemake = Path(sys.executable).parent / "snakemake"
@@ -89,23 +119,31 @@ def _reaches(start: str, end: str, after: dict[str, set[str]]) -> bool:
     return start == end or any(_reaches(rule, end, after) for rule in after[start])
 
 
-def updated(readme: str) -> str:
-    for mark, make in {"configuration": config_table, "rule graph": rule_graph}.items():
+DOCUMENTS = {
+    README: {"configuration": config_table, "rule graph": rule_graph},
+    AUGMENTATION: {"transforms": transform_table},
+}
+
+
+def updated(path: Path, text: str) -> str:
+    for mark, make in DOCUMENTS[path].items():
         begin, end = f"<!-- {mark}: made by docs/update_readme.py -->", f"<!-- end of {mark} -->"
-        readme, count = re.subn(
+        text, count = re.subn(
             f"({re.escape(begin)}\n).*?({re.escape(end)})",
             lambda found, make=make: f"{found[1]}{make()}\n{found[2]}",
-            readme,
+            text,
             flags=re.DOTALL,
         )
         if count != 1:
-            sys.exit(f"README.md: the marks {begin} … {end} must stand there once.")
-    return readme
+            sys.exit(f"{path.name}: the marks {begin} … {end} must stand there once.")
+    return text
 
 
 if __name__ == "__main__":
-    text = README.read_text(encoding="utf-8")
-    new = updated(text)
-    if "--check" in sys.argv[1:]:
-        sys.exit("README.md is out of date: run python docs/update_readme.py" if new != text else 0)
-    README.write_text(new, encoding="utf-8")
+    for path in DOCUMENTS:
+        text = path.read_text(encoding="utf-8")
+        new = updated(path, text)
+        if "--check" not in sys.argv[1:]:
+            path.write_text(new, encoding="utf-8")
+        elif new != text:
+            sys.exit(f"{path.name} is out of date: run python docs/update_readme.py")

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from hpaloc.augment import GREEN, augment, augmented, build, draw, is_negative, stream
 from hpaloc.geometry import N_DIHEDRAL, dihedral, resized
 from hpaloc.log import InputError
-from hpaloc.scheme import TRANSFORMS, Flag, Interval, check_scheme, kind_of
+from hpaloc.scheme import TRANSFORMS, Choice, Flag, Interval, Whole, check_scheme, kind_of
 from hpaloc.transforms import (
     DRAWS,
     GRID,
@@ -24,6 +24,7 @@ from hpaloc.transforms import (
     Filter,
     Holes,
     Place,
+    Resize,
     Tables,
     Turn,
     Warp,
@@ -58,6 +59,10 @@ def middle(name):
         elif isinstance(known, Interval):
             sixth = (known.highest - known.lowest) / 6
             parameters[key] = [known.lowest + sixth, known.highest - sixth]
+        elif isinstance(known, Choice):
+            parameters[key] = list(known.options)
+        elif isinstance(known, Whole):
+            parameters[key] = 3
         else:
             parameters[key] = (known.lowest + known.highest) / 2
     return {name: parameters}
@@ -91,10 +96,10 @@ def test_every_known_transform_can_be_built_and_keeps_shape_and_type(image):
 @pytest.mark.parametrize(
     ("name", "parameters"),
     [
-        (name, {key: known.identity for key, known in entry.parameters.items()})
+        (name, {key: known.identity for key, known in drawn.items()})
         for name, entry in TRANSFORMS.items()
-        if name not in ("none", "flip_and_rotate90")
-        and all(isinstance(known, Interval) for known in entry.parameters.values())
+        if (drawn := {k: v for k, v in entry.parameters.items() if isinstance(v, Interval)})
+        and all(v.default is not None for k, v in entry.parameters.items() if k not in drawn)
     ],
 )
 def test_a_transform_at_its_identity_changes_nothing(name, parameters, image):
@@ -133,6 +138,44 @@ def test_a_transform_at_its_identity_changes_nothing(name, parameters, image):
                 apply={"multiply": {"factor": [1, 2], "per_channel": 1}}
             ),
             "neither true nor false",
+        ),
+        (lambda s: s["groups"][0]["apply"]["rotate"].update(border="wrap"), "constant, reflect"),
+        (lambda s: s["groups"][0]["apply"]["rotate"].update(border=[]), "constant, reflect"),
+        (
+            lambda s: s["groups"][0]["apply"]["rotate"].update(border=["reflect", "reflect"]),
+            "a list of different ones",
+        ),
+        (lambda s: s["groups"][0]["apply"]["rotate"].update(border=[["reflect"]]), "neither one"),
+        (lambda s: s["groups"][0]["apply"]["rotate"].update(clip=True), "unknown key 'clip'"),
+        (
+            lambda s: s["groups"][0].update(
+                apply={"piecewise_affine": {"scale": [0, 0.1], "clip": "yes"}}
+            ),
+            "neither true nor false",
+        ),
+        (
+            lambda s: s["groups"][0].update(
+                apply={"sharpen": {"alpha": [0, 0.1], "lightness": [0, 9]}}
+            ),
+            "9 is not a number from 0 to 4",
+        ),
+        (
+            lambda s: s["groups"][0].update(
+                apply={"grid_dropout": {"probability": [0, 1], "cells": 2.5, "per_channel": True}}
+            ),
+            "2.5 is not a whole number",
+        ),
+        (
+            lambda s: s["groups"].extend([group({"resize": {}})] * 2),
+            r"groups\[2\]: the image is resized in groups\[1\] already",
+        ),
+        (
+            lambda s: s["groups"].append(group({"resize": {}}, {"none": {}})),
+            "every image is resized",
+        ),
+        (
+            lambda s: s["groups"].append(group({"resize": {}}, channels=["red"])),
+            "shift the channels",
         ),
     ],
 )
@@ -531,7 +574,7 @@ def test_what_the_library_cannot_do_is_told_before_training(step, channels, word
 def apart(steps, image):
     """One step after the other."""
     for step in steps:
-        image = apply_steps([step], image, len(image))
+        image = apply_steps([step], image, step.size if isinstance(step, Resize) else len(image))
     return image
 
 
@@ -605,9 +648,9 @@ def test_the_papers_augmentation_has_the_statistics_of_one_step_after_the_other(
     pipeline = build(PAPER)
     made = {"together": [], "apart": []}
     for number in range(150):
-        steps = draw(pipeline, smooth.shape, stream(1, "train", 1, 0, str(number)))
+        steps = draw(pipeline, smooth.shape, stream(1, "train", 1, 0, str(number)), 56)
         made["together"].append(apply_steps(steps, smooth, 56))
-        made["apart"].append(resized(apart(steps, smooth), 56))
+        made["apart"].append(apart(steps, smooth))
     together, one_by_one = (np.array(images).astype(float) for images in made.values())
     assert np.abs(together - one_by_one).mean() < 3
     for statistic in (np.mean, np.std):

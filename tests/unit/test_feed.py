@@ -311,6 +311,39 @@ def test_no_view_is_the_image_itself(arrays):
         assert np.array_equal(image, resized(source, SIZE))
 
 
+RESIZED_FIRST = {
+    "negative": 0,
+    "groups": [
+        {"name": "resize", "channels": "all", "apply": {"resize": {"interpolation": "linear"}}},
+        {"name": "sharpen", "channels": "all", "apply": {"sharpen": {"alpha": [0.25, 0.25]}}},
+    ],
+}
+
+
+def test_training_validation_and_prediction_resize_where_the_scheme_says(arrays):
+    """A scheme without chance, so that all three have to be the same pixels."""
+    frame, shards = arrays
+    fixed = recipe(augmentation=RESIZED_FIRST)
+    sharpen = augment.build({"negative": 0, "groups": RESIZED_FIRST["groups"][1:]})
+    expected = {
+        row: augment.augment(
+            sharpen,
+            resized(shards[frame["shard"][row]][frame["row"][row]], SIZE, "linear"),
+            augment.stream(1, "", 0, 0, ""),
+        )
+        for row in ROWS.tolist()
+    }
+    kind = {"kind": "augmentation", "views": 2}
+    for batches in (
+        training_batches(arrays, ROWS, LABELS, fixed, 1, 0),
+        view_batches(arrays, ROWS, fixed, kind, "validation", 0, 4, epoch=3, fold=1),
+        view_batches(arrays, ROWS, fixed, kind, "prediction", 2, 4),
+    ):
+        made = by_row(batches)
+        assert made.keys() == expected.keys()
+        assert all(np.array_equal(image, expected[row]) for row, image in made.items())
+
+
 def test_augmented_views_differ_by_view_purpose_and_epoch_but_not_by_workers(arrays):
     views = {"kind": "augmentation", "views": 3}
     assert n_views(views) == 3

@@ -83,6 +83,7 @@ rule plot_augmentation:
         png=figure("augmentation", "Data", "Fig. 3: augmentation"),
         pdf=f"{RESULTS}/figures/augmentation.pdf",
         table=f"{RESULTS}/tables/augmentation.csv",
+        statistics=f"{RESULTS}/tables/augmentation_statistics.csv",
     log:
         f"{RESULTS}/logs/plot_augmentation.log",
     conda:
@@ -96,7 +97,8 @@ rule plot_augmentation:
         ),
     shell:
         "python $HPALOC/plot_augmentation.py --arrays {input.arrays} --recipe {params.recipe:q}"
-        " --style {params.style:q} {params.mark} --table {output.table} --png {output.png} --pdf {output.pdf} > {log} 2>&1"
+        " --style {params.style:q} {params.mark} --table {output.table} --statistics {output.statistics}"
+        " --png {output.png} --pdf {output.pdf} > {log} 2>&1"
 
 
 rule plot_architecture:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from hpaloc.arguments import Parser
+from hpaloc.draw_statistics import DRAWS, measured
 from hpaloc.figures import augmentation, samples, style
 from hpaloc.files import write_csv
 from hpaloc.index import read_index
@@ -19,7 +20,10 @@ def main(argv: list[str] | None = None) -> None:
         metavar="JSON",
         help="recipe, of which augmentation, image_size and seed are read",
     )
-    parser.add_output("--table", help="output: what is drawn (CSV)")
+    parser.add_output("--table", help="output: the transforms in order (CSV)")
+    parser.add_output(
+        "--statistics", help="output: what many draws were beside what is stated (CSV)"
+    )
     style.add_arguments(parser)
     args = parser.parse_args(argv)
 
@@ -28,14 +32,18 @@ def main(argv: list[str] | None = None) -> None:
     chosen = samples.choose(read_index(args.arrays)).iloc[:1]
     (image,) = samples.read_pixels(Path(args.arrays).parent, chosen)
     write_csv(augmentation.tidy(args.recipe["augmentation"]), args.table)
+    statistics = measured(
+        args.recipe["augmentation"], len(image), args.recipe["image_size"], args.recipe["seed"]
+    ).round(6)
+    write_csv(statistics, args.statistics)
     units = augmentation.units(args.recipe, image)
     subtitle = (
         "from left to right, line by line; of parallel transforms each image and epoch gets one\n"
         f"image {chosen['image_id'].iloc[0]}; each example at the strongest setting, in the"
-        " channels that it changes"
+        f" channels that it changes\nbelow: {DRAWS:,} draws measured beside what the scheme states"
     )
-    style.finish(augmentation.draw(units, look, subtitle), args)
-    record(args, [args.png, args.pdf, args.table], pixels_of=args.arrays)
+    style.finish(augmentation.draw(units, statistics, look, subtitle), args)
+    record(args, [args.png, args.pdf, args.table, args.statistics], pixels_of=args.arrays)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from hpaloc.albumentations_transforms import apply_library
 from hpaloc.classes import CHANNELS
 from hpaloc.files import canonical_json
 from hpaloc.scheme import channels_of, check_scheme, transforms_of
-from hpaloc.transforms import Channels, Place, Step, apply_steps, draw_step
+from hpaloc.transforms import Channels, Place, Resize, Step, apply_steps, draw_step
 
 GREEN = CHANNELS.index("green")
 
@@ -64,14 +64,34 @@ def is_negative(share: float, stream: bytes) -> bool:
     return number < share * 2**64
 
 
-def draw(pipeline: Pipeline, shape: tuple[int, ...], stream: bytes) -> list[Step]:
-    """The steps that one draw makes of the pipeline for an image of ``shape`` (H, W, …)."""
+def draw(
+    pipeline: Pipeline, shape: tuple[int, ...], stream: bytes, size: int | None = None
+) -> list[Step]:
+    """The steps that one draw makes of the pipeline for an image of ``shape`` (H, W, …).
+
+    ``size`` is the side to which a ``resize`` of the scheme brings the image (else its height).
+    """
+    named = named_draw(pipeline, shape, stream, size)
+    return [step for _, step in named if step is not None]
+
+
+def named_draw(
+    pipeline: Pipeline, shape: tuple[int, ...], stream: bytes, size: int | None = None
+) -> list[tuple[int, Step | None]]:
+    """What ``draw`` gives with, for each group, which of its parallel transforms was drawn, from 0;
+    a transform that leaves the image as it is has None for its step."""
     rng = _seeded(pipeline.generator, stream)
-    steps = []
+    height, width = shape[:2]
+    size = height if size is None else size
+    steps: list[tuple[int, Step | None]] = []
     for channels, parallel in pipeline.groups:
-        name, parameters = parallel[rng.integers(len(parallel)) if len(parallel) > 1 else 0]
-        steps.append(draw_step(name, parameters, Place(rng, shape[0], shape[1], channels)))
-    return [step for step in steps if step is not None]
+        chosen = int(rng.integers(len(parallel))) if len(parallel) > 1 else 0
+        name, parameters = parallel[chosen]
+        step = draw_step(name, parameters, Place(rng, height, width, channels, size))
+        if isinstance(step, Resize):
+            height = width = size
+        steps.append((chosen, step))
+    return steps
 
 
 def augment(pipeline: Pipeline, image: np.ndarray, stream: bytes) -> np.ndarray:
@@ -106,9 +126,9 @@ def augmented(
 ) -> tuple[np.ndarray, bool]:
     """One draw at size×size, uint8 H×W×4, and whether it became a negative sample.
 
-    Augments at the size of the array, then resizes, in the paper's order.
+    It is resized where the scheme says so (``resize``), else after all other steps.
     """
-    result = apply_steps(draw(pipeline, image.shape, stream), image, size)
+    result = apply_steps(draw(pipeline, image.shape, stream, size), image, size)
     if is_negative(negative, stream):
         return blank_green(result), True
     return result, False

@@ -8,6 +8,13 @@ import numpy as np
 
 N_DIHEDRAL = 8
 
+INTERPOLATIONS = {
+    "nearest": cv2.INTER_NEAREST,
+    "linear": cv2.INTER_LINEAR,
+    "area": cv2.INTER_AREA,
+    "cubic": cv2.INTER_CUBIC,
+}
+
 # Sides up to this many times their common divisor: sums of area averages fit into 16 bit.
 _MOST_PARTS = 16
 
@@ -31,11 +38,16 @@ def dihedral(image: np.ndarray, view: int) -> np.ndarray:
     return image.reshape(shape)
 
 
-def resized(image: np.ndarray, size: int) -> np.ndarray:
-    """``image`` (uint8, H×W×4) at size×size: area average where it shrinks, else bilinear."""
+def resized(image: np.ndarray, size: int, interpolation: str = "area") -> np.ndarray:
+    """``image`` (uint8, H×W×4) at size×size by one of INTERPOLATIONS.
+
+    ``area``: the area average where it shrinks, else bilinear.
+    """
     height, width = image.shape[:2]
     if (height, width) == (size, size):
         return image
+    if interpolation != "area":
+        return cv2.resize(image, (size, size), interpolation=INTERPOLATIONS[interpolation])
     if size > height or size > width:
         return cv2.resize(image, (size, size), interpolation=cv2.INTER_LINEAR)
     if height == width and height % size and height // gcd(height, size) <= _MOST_PARTS:

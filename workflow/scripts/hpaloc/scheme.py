@@ -4,11 +4,16 @@ A scheme is ``{"negative": share, "groups": [group, …]}``, applied from the fi
 last. A group names its channels and either one transform (``apply``) or parallel ones
 (``one_of``), of which each image and epoch gets one, all equally likely. A transform is a map
 with one key, its name, over its parameters: ``{"rotate": {"degrees": [-10, 10]}}``. An interval
-is drawn from uniformly. Everything here is free of image libraries, so that a config can be
-checked where none is installed.
+is drawn from uniformly. A parameter with a default may be left out, and then nothing is drawn for
+it: a scheme that leaves it out keeps its random numbers, whatever parameters are added later.
+
+Steps act at the size of the arrays, and the result is resized to the network's input. Where a group
+applies ``resize``, the image is resized there, and the groups after it act at the input's size.
+
+Everything here is free of image libraries, so that a config can be checked where none is installed.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from hpaloc.classes import CHANNELS
@@ -22,6 +27,7 @@ class Interval(NamedTuple):
     highest: float
     identity: float
     meaning: str
+    default: tuple[float, float] | None = None
 
 
 class Number(NamedTuple):
@@ -30,32 +36,56 @@ class Number(NamedTuple):
     lowest: float
     highest: float
     meaning: str
+    default: None = None
+
+
+class Whole(NamedTuple):
+    """A parameter that is one whole number within the limits."""
+
+    lowest: int
+    highest: int
+    meaning: str
+    default: None = None
 
 
 class Flag(NamedTuple):
     """A parameter that is true or false."""
 
     meaning: str
+    default: bool | None = None
+
+
+class Choice(NamedTuple):
+    """A parameter that is one of some words, or a list of them, of which each image gets one."""
+
+    options: tuple[str, ...]
+    meaning: str
+    default: str | None = None
 
 
 class Name(NamedTuple):
     """A parameter that is a text, such as the name of a class."""
 
     meaning: str
+    default: None = None
 
 
 class Arguments(NamedTuple):
     """A parameter that is a map of any arguments, checked by whoever takes them."""
 
     meaning: str
+    default: None = None
+
+
+Parameter = Interval | Number | Whole | Flag | Choice | Name | Arguments
 
 
 class Transform(NamedTuple):
-    """What a transform does, its kind (see KINDS; None: takes the group's), its parameters."""
+    """What a transform does, its kind (see KINDS; None: has none), its parameters."""
 
     meaning: str
     kind: str | None
-    parameters: dict[str, Interval | Number | Flag | Name | Arguments]
+    parameters: dict[str, Parameter]
 
 
 # The kinds of operations in Fig. 3 of the paper and their colours.
@@ -69,16 +99,22 @@ KINDS = {
 
 _DEGREES = "angle in degrees"
 _ALPHA = "share of the filtered image in the result, the rest is the image itself"
+_BORDER = Choice(
+    ("constant", "reflect"),
+    "what is seen beyond the edge: black, or the image reflected at its outer pixels",
+    "constant",
+)
 
 TRANSFORMS: dict[str, Transform] = {
     "none": Transform("leaves the image as it is", None, {}),
     "crop_and_pad": Transform(
-        "pads each side with black, or crops it, then resizes to the size before",
+        "pads each side, or crops it, then resizes to the size before",
         "removal",
         {
             "share": Interval(
                 -0.4, 0.4, 0.0, "share of the image's side, per side; below 0 crops, above 0 pads"
-            )
+            ),
+            "border": _BORDER,
         },
     ),
     "coarse_dropout": Transform(
@@ -89,20 +125,38 @@ TRANSFORMS: dict[str, Transform] = {
             "hole": Number(0.01, 0.5, "side of a square, as a share of the image's side"),
         },
     ),
+    "grid_dropout": Transform(
+        "blanks cells of a grid, each with the drawn probability; often none",
+        "removal",
+        {
+            "probability": Interval(0.0, 1.0, 0.0, "probability of a cell to be blanked"),
+            "cells": Whole(1, 64, "cells along each side of the image"),
+            "per_channel": Flag("true: cells drawn for each channel; false: the same in all"),
+        },
+    ),
     "piecewise_affine": Transform(
         "displaces the points of a 4×4 grid and what lies between them",
         "geometry",
         {
             "scale": Interval(
                 0.0, 0.2, 0.0, "standard deviation of the displacement, as a share of the side"
-            )
+            ),
+            "clip": Flag(
+                "true: points stay within the image, so that nothing beyond its edge is seen;"
+                " false: they may leave it, and black is seen there",
+                False,
+            ),
         },
     ),
     "rotate": Transform(
-        "rotates about the centre", "geometry", {"degrees": Interval(-180.0, 180.0, 0.0, _DEGREES)}
+        "rotates about the centre",
+        "geometry",
+        {"degrees": Interval(-180.0, 180.0, 0.0, _DEGREES), "border": _BORDER},
     ),
     "shear": Transform(
-        "shears along the rows", "geometry", {"degrees": Interval(-45.0, 45.0, 0.0, _DEGREES)}
+        "shears along the rows",
+        "geometry",
+        {"degrees": Interval(-45.0, 45.0, 0.0, _DEGREES), "border": _BORDER},
     ),
     "affine": Transform(
         "rotates, scales, shears and shifts in one step",
@@ -112,10 +166,23 @@ TRANSFORMS: dict[str, Transform] = {
             "scale": Interval(0.2, 5.0, 1.0, "magnification"),
             "shear": Interval(-45.0, 45.0, 0.0, _DEGREES),
             "shift": Interval(-0.5, 0.5, 0.0, "shift as a share of the side, along each axis"),
+            "border": _BORDER,
         },
     ),
     "flip_and_rotate90": Transform(
         "one of the eight exact flips and rotations by 90°, all equally likely", "geometry", {}
+    ),
+    "resize": Transform(
+        "resizes to the network's input, image_size; the groups after it act at that size",
+        None,
+        {
+            "interpolation": Choice(
+                ("nearest", "linear", "area", "cubic"),
+                "as OpenCV names them; area averages where the image shrinks and is linear where it"
+                " grows",
+                "area",
+            )
+        },
     ),
     "contrast": Transform(
         "stretches pixel values about mid-grey (128)",
@@ -141,9 +208,14 @@ TRANSFORMS: dict[str, Transform] = {
         {"alpha": Interval(0.0, 1.0, 0.0, _ALPHA)},
     ),
     "sharpen": Transform(
-        "blends with a sharpened image",
+        "blends with a sharpened image: (8 + lightness) times each pixel less its eight neighbours",
         "values",
-        {"alpha": Interval(0.0, 1.0, 0.0, _ALPHA)},
+        {
+            "alpha": Interval(0.0, 1.0, 0.0, _ALPHA),
+            "lightness": Interval(
+                0.0, 4.0, 1.0, "brightness of the sharpened image where it is even", (1.0, 1.0)
+            ),
+        },
     ),
     "albumentations": Transform(
         "a transform of the albumentations library that changes values only",
@@ -157,7 +229,8 @@ TRANSFORMS: dict[str, Transform] = {
 
 # These move or cut what the channels show at a place: applied to some, the channels no longer fit.
 _WHOLE_IMAGE = {name for name, known in TRANSFORMS.items() if known.kind == "geometry"} | {
-    "crop_and_pad"
+    "crop_and_pad",
+    "resize",
 }
 
 
@@ -192,6 +265,16 @@ def check_scheme(scheme: Any, where: str = "augmentation") -> None:
         raise InputError(f"{where}.groups: a list of groups is wanted.")
     for number, group in enumerate(scheme["groups"]):
         _check_group(group, f"{where}.groups[{number}]")
+    resizes = [
+        number
+        for number, group in enumerate(scheme["groups"])
+        if "resize" in dict(transforms_of(group))
+    ]
+    if len(resizes) > 1:
+        raise InputError(
+            f"{where}.groups[{resizes[1]}]: the image is resized in groups[{resizes[0]}] already;"
+            " leave one of them out."
+        )
 
 
 def _check_group(group: Any, where: str) -> None:
@@ -222,6 +305,11 @@ def _check_group(group: Any, where: str) -> None:
                 f"{place}: {name} moves pixels and would shift the channels against each other;"
                 " its group must have channels: all."
             )
+        if name == "resize" and choice == "one_of":
+            raise InputError(
+                f"{place}: every image is resized; write apply: {{resize: {{}}}} in a group of its"
+                " own."
+            )
 
 
 def _alternatives(group: dict[str, Any], where: str) -> Iterator[tuple[str, Any]]:
@@ -240,14 +328,14 @@ def _check_transform(step: Any, where: str) -> None:
     if name not in TRANSFORMS:
         raise InputError(f"{where}: unknown transform {name!r}; known are {', '.join(TRANSFORMS)}.")
     known = TRANSFORMS[name].parameters
-    _keys(given, set(known), f"{where}.{name}")
-    for key, parameter in known.items():
-        _check_parameter(given[key], parameter, f"{where}.{name}.{key}")
+    optional = {key for key, parameter in known.items() if parameter.default is not None}
+    _keys(given, set(known), f"{where}.{name}", optional)
+    for key in known:
+        if key in given:
+            _check_parameter(given[key], known[key], f"{where}.{name}.{key}")
 
 
-def _check_parameter(
-    value: Any, parameter: Interval | Number | Flag | Name | Arguments, where: str
-) -> None:
+def _check_parameter(value: Any, parameter: Parameter, where: str) -> None:
     if isinstance(parameter, Name):
         if not isinstance(value, str) or not value.isidentifier():
             raise InputError(f"{where}: {value!r} is no name.")
@@ -262,6 +350,12 @@ def _check_parameter(
     elif isinstance(parameter, Flag):
         if not isinstance(value, bool):
             raise InputError(f"{where}: {value!r} is neither true nor false.")
+    elif isinstance(parameter, Choice):
+        _choice(value, parameter.options, where)
+    elif isinstance(parameter, Whole):
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise InputError(f"{where}: {value!r} is not a whole number.")
+        _number(value, parameter.lowest, parameter.highest, where)
     elif isinstance(parameter, Number):
         _number(value, parameter.lowest, parameter.highest, where)
     else:
@@ -273,14 +367,23 @@ def _check_parameter(
             raise InputError(f"{where}: {value!r} runs from the larger to the smaller number.")
 
 
-def _keys(value: Any, wanted: set[str], where: str) -> None:
+def _choice(value: Any, options: tuple[str, ...], where: str) -> None:
+    names = value if isinstance(value, list) else [value]
+    known = all(isinstance(name, str) and name in options for name in names)
+    if not names or not known or len(set(names)) < len(names):
+        raise InputError(
+            f"{where}: {value!r} is neither one of {', '.join(options)} nor a list of different ones."
+        )
+
+
+def _keys(value: Any, wanted: set[str], where: str, optional: Iterable[str] = ()) -> None:
     names = ", ".join(sorted(wanted)) or "none"
     if not isinstance(value, dict):
         raise InputError(f"{where}: a map with these keys is wanted: {names}.")
     for key in value:
         if key not in wanted:
             raise InputError(f"{where}: unknown key {key!r}; the keys are: {names}.")
-    for key in sorted(wanted - set(value)):
+    for key in sorted(wanted - set(value) - set(optional)):
         raise InputError(f"{where}: the key {key!r} is missing; the keys are: {names}.")
 
 

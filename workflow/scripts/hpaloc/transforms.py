@@ -10,7 +10,7 @@ the image:
 - Tables of pixel values become one table, with the same bytes.
 - A turn after all else is made after the resize, which is an area average and symmetric.
 
-Sharpening and edges stay at the array's size: clipped to 8 bit, they and the resize don't commute.
+Sharpening and edges stay on their side of the resize: clipped to 8 bit, they don't commute with it.
 """
 
 from collections.abc import Callable, Iterable
@@ -33,19 +33,29 @@ SHARP = np.array([[-1, -1, -1], [-1, 9, -1], [-1, -1, -1]], np.float32)
 UNCHANGED = np.array([[0, 0, 0], [0, 1, 0], [0, 0, 0]], np.float32)
 
 Interval = tuple[float, float]
+Choice = str | list[str]
 Channels = tuple[int, ...]
 
 
 class Affine(NamedTuple):
-    """``matrix`` (float64 3×3): the place in the image before (x, y, 1) of a pixel's centre."""
+    """``matrix`` (float64 3×3): the place in the image before (x, y, 1) of a pixel's centre.
+
+    Beyond the edge of the image before is black (``border`` "constant"), or the image reflected at
+    the centres of its outer pixels ("reflect").
+    """
 
     matrix: np.ndarray
+    border: str = "constant"
 
 
 class Warp(NamedTuple):
-    """``offsets`` (float32 2 (x, y) × 4 × 4): displacements of a grid's points in pixels."""
+    """``offsets`` (float32 2 (x, y) × 4 × 4): displacements of a grid's points in pixels.
+
+    ``clipped``: no point leaves the image, so that nothing beyond its edge is seen.
+    """
 
     offsets: np.ndarray
+    clipped: bool = False
 
 
 class Turn(NamedTuple):
@@ -77,6 +87,20 @@ class Holes(NamedTuple):
     height: int
 
 
+class Cells(NamedTuple):
+    """Black cells of a grid over the image: ``black`` is bool n×n for each of ``channels``."""
+
+    channels: Channels
+    black: np.ndarray
+
+
+class Resize(NamedTuple):
+    """A resize to size×size, by one of hpaloc.geometry.INTERPOLATIONS."""
+
+    size: int
+    interpolation: str
+
+
 class Library(NamedTuple):
     """One draw, by its seed, of a transform of the albumentations library (see hpaloc.albumentations_transforms)."""
 
@@ -86,20 +110,27 @@ class Library(NamedTuple):
     seed: int
 
 
-Step = Affine | Warp | Turn | Tables | Filter | Holes | Library
+Step = Affine | Warp | Turn | Tables | Filter | Holes | Cells | Library | Resize
 
 
 class Place(NamedTuple):
-    """What a draw may use: the generator, the image's height and width, the group's channels."""
+    """What a draw may use: the generator, the image's height and width, the group's channels, and
+    the side to which a resize brings the image."""
 
     rng: np.random.Generator
     height: int
     width: int
     channels: Channels
+    size: int = 0
 
 
-def _crop_and_pad(place: Place, share: Interval) -> Affine:
-    """Each side is padded with black or cropped by its own share, whole pixels."""
+def _chosen(place: Place, names: Choice) -> str:
+    """The one word, or one of several, all equally likely; for one word nothing is drawn."""
+    return names if isinstance(names, str) else names[place.rng.integers(len(names))]
+
+
+def _crop_and_pad(place: Place, share: Interval, border: Choice = "constant") -> Affine:
+    """Each side is padded or cropped by its own share, whole pixels."""
     top, right, bottom, left = place.rng.uniform(*share, 4)
     left, right = int(left * place.width), int(right * place.width)
     top, bottom = int(top * place.height), int(bottom * place.height)
@@ -113,7 +144,8 @@ def _crop_and_pad(place: Place, share: Interval) -> Affine:
                 [0, scale_y, (scale_y - 1) / 2 - top],
                 [0, 0, 1],
             ]
-        )
+        ),
+        _chosen(place, border),
     )
 
 
@@ -123,6 +155,7 @@ def _affine(
     scale: Interval = (1, 1),
     shear: Interval = (0, 0),
     shift: Interval = (0, 0),
+    border: Choice = "constant",
 ) -> Affine:
     """Magnifies and rotates about the centre, shears along the rows, shifts by whole pixels."""
     uniform = place.rng.uniform
@@ -136,18 +169,27 @@ def _affine(
     matrix = np.eye(3)
     matrix[:2, :2] = linear
     matrix[:2, 2] = centre - linear @ (centre + moved)
-    return Affine(matrix)
+    return Affine(matrix, _chosen(place, border))
 
 
-def _piecewise_affine(place: Place, scale: Interval) -> Warp:
+def _piecewise_affine(place: Place, scale: Interval, clip: bool = False) -> Warp:
     """Displaces each point of a 4×4 grid along each axis by a normal deviate.
 
     Its standard deviation is the drawn ``scale`` times the side; between the points it is linear.
+    With ``clip``, a point that would leave the image stops at its outer pixels' centres.
     """
     deviation = np.float32(place.rng.uniform(*scale))
     offsets = place.rng.standard_normal((2, GRID, GRID), dtype=np.float32)
     offsets *= deviation * np.array([place.width, place.height], np.float32)[:, None, None]
-    return Warp(offsets)
+    if clip:
+        rest = _grid_points(place.height, place.width)
+        ends = np.array([place.width - 1, place.height - 1], np.float32)[:, None, None]
+        offsets = np.clip(rest + offsets, 0, ends) - rest
+    return Warp(offsets, clip)
+
+
+def _resize(place: Place, interpolation: Choice = "area") -> Resize:
+    return Resize(place.size, _chosen(place, interpolation))
 
 
 def _coarse_dropout(place: Place, share: Interval, hole: float) -> Holes:
@@ -156,6 +198,16 @@ def _coarse_dropout(place: Place, share: Interval, hole: float) -> Holes:
     width, height = int(place.width * hole), int(place.height * hole)
     ends = (place.width - width + 1, place.height - height + 1)
     return Holes(place.channels, place.rng.integers(0, ends, (count, 2)), width, height)
+
+
+def _grid_dropout(place: Place, probability: Interval, cells: int, per_channel: bool) -> Cells:
+    """Draws a probability for the image, then with it whether each cell is black."""
+    chance = place.rng.uniform(*probability)
+    if per_channel:
+        black = place.rng.random((len(place.channels), cells, cells)) < chance
+    else:
+        black = np.stack([place.rng.random((cells, cells)) < chance] * len(place.channels))
+    return Cells(place.channels, black)
 
 
 def _contrast(place: Place, factor: Interval) -> Tables:
@@ -177,12 +229,19 @@ def _gamma(place: Place, exponent: Interval) -> Tables:
 
 def _edge_detect(place: Place, alpha: Interval) -> Filter:
     """(1 − alpha) · image + alpha · Laplace filter."""
-    return _blend(place, alpha, LAPLACE)
+    return _blend(place, place.rng.uniform(*alpha), LAPLACE)
 
 
-def _sharpen(place: Place, alpha: Interval) -> Filter:
-    """(1 − alpha) · image + alpha · (9 · image − its eight neighbours)."""
-    return _blend(place, alpha, SHARP)
+def _sharpen(place: Place, alpha: Interval, lightness: Interval | None = None) -> Filter:
+    """(1 − alpha) · image + alpha · ((8 + lightness) · image − its eight neighbours).
+
+    Without ``lightness`` it is 1, which keeps the brightness, and nothing is drawn for it.
+    """
+    share = place.rng.uniform(*alpha)
+    sharp = SHARP
+    if lightness is not None:
+        sharp = SHARP + np.float32(place.rng.uniform(*lightness) - 1) * UNCHANGED
+    return _blend(place, share, sharp)
 
 
 def _library(place: Place, transform: str, arguments: dict[str, Any]) -> Library:
@@ -190,8 +249,8 @@ def _library(place: Place, transform: str, arguments: dict[str, Any]) -> Library
     return Library(place.channels, transform, canonical_json(arguments), seed)
 
 
-def _blend(place: Place, alpha: Interval, kernel: np.ndarray) -> Filter:
-    share = np.float32(place.rng.uniform(*alpha))
+def _blend(place: Place, alpha: float, kernel: np.ndarray) -> Filter:
+    share = np.float32(alpha)
     return Filter(place.channels, (1 - share) * UNCHANGED + share * kernel)
 
 
@@ -207,11 +266,13 @@ DRAWS: dict[str, Callable[..., Step | None]] = {
     "none": lambda place: None,
     "crop_and_pad": _crop_and_pad,
     "coarse_dropout": _coarse_dropout,
+    "grid_dropout": _grid_dropout,
     "piecewise_affine": _piecewise_affine,
     "rotate": _affine,
-    "shear": lambda place, degrees: _affine(place, shear=degrees),
+    "shear": lambda place, degrees, **border: _affine(place, shear=degrees, **border),
     "affine": _affine,
     "flip_and_rotate90": lambda place: Turn(int(place.rng.integers(N_DIHEDRAL))),
+    "resize": _resize,
     "contrast": _contrast,
     "multiply": _multiply,
     "gamma": _gamma,
@@ -234,64 +295,109 @@ def apply_steps(steps: Iterable[Step], image: np.ndarray, size: int) -> np.ndarr
     steps, view = list(steps), 0
     if steps and isinstance(steps[-1], Turn):
         view = steps.pop().view
-    for moves, run in groupby(steps, key=lambda step: isinstance(step, Affine | Warp | Turn)):
-        apply = _moved if moves else _revalued
+    for apply, run in groupby(steps, key=_applied_by):
         image = apply(image, run)
     return dihedral(resized(image, size), view)
 
 
+def _applied_by(step: Step) -> Callable[[np.ndarray, Iterable[Any]], np.ndarray]:
+    if isinstance(step, Resize):
+        return _brought_to_size
+    return _moved if isinstance(step, Affine | Warp | Turn) else _revalued
+
+
+def _brought_to_size(image: np.ndarray, steps: Iterable[Resize]) -> np.ndarray:
+    for step in steps:
+        image = resized(image, step.size, step.interpolation)
+    return image
+
+
 def _moved(image: np.ndarray, steps: Iterable[Affine | Warp | Turn]) -> np.ndarray:
     matrices: list[np.ndarray] = []
+    shape = image.shape[:2]
     for step in steps:
         if isinstance(step, Affine):
-            matrices.append(step.matrix)
+            matrix = step.matrix
+            if step.border == "reflect":
+                # What is reflected is what the steps before show.
+                image = _sampled(image, matrices, shape)
+                image, matrix = _reflected(image, matrix)
+                matrices = []
+            matrices.append(matrix)
             continue
         if isinstance(step, Warp):
-            image = _sampled(image, matrices, step.offsets)
+            image = _sampled(image, matrices, shape, step)
         else:
-            image = dihedral(_sampled(image, matrices), step.view)
+            image = dihedral(_sampled(image, matrices, shape), step.view)
+            shape = image.shape[:2]
         matrices = []
-    return _sampled(image, matrices)
+    return _sampled(image, matrices, shape)
+
+
+def _reflected(image: np.ndarray, matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """``image``, reflected at its edges as far as an affine step sees, and the step's matrix there."""
+    height, width = image.shape[:2]
+    places = (matrix @ _corners(height, width))[:2]
+    (left, top), (right, bottom) = np.floor(places.min(axis=1)), np.ceil(places.max(axis=1))
+    left, top = max(0, int(-left)), max(0, int(-top))
+    right, bottom = max(0, int(right) - width + 1), max(0, int(bottom) - height + 1)
+    if not (left or top or right or bottom):
+        return image, matrix
+    image = cv2.copyMakeBorder(image, top, bottom, left, right, cv2.BORDER_REFLECT_101)
+    shift = np.array([[1, 0, left], [0, 1, top], [0, 0, 1]])
+    return image, shift @ matrix
 
 
 def _sampled(
-    image: np.ndarray, matrices: list[np.ndarray], offsets: np.ndarray | None = None
+    image: np.ndarray,
+    matrices: list[np.ndarray],
+    shape: tuple[int, int],
+    warp: Warp | None = None,
 ) -> np.ndarray:
-    """``image`` after affine steps and then a warp by ``offsets``, interpolated once."""
-    if not matrices and offsets is None:
+    """``image`` after affine steps and then a warp, interpolated once.
+
+    ``shape`` is that of the frames of all steps, and of the result; the image may be larger.
+    """
+    if not matrices and warp is None:
         return image
-    height, width = image.shape[:2]
+    height, width = shape
     total = np.eye(3)
     frames = []
     for matrix in matrices:
         total = total @ matrix
         frames.append(total)
-    # The last frame is the result's own.
-    image = _within(image, frames if offsets is not None else frames[:-1])
-    if offsets is None:
+    # The last frame is the result's own, or a clipped warp stays within it.
+    left = frames if warp is not None and not warp.clipped else frames[:-1]
+    image = _within(image, left, shape)
+    if warp is None:
         flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
         return cv2.warpAffine(image, total[:2], (width, height), flags=flags)
     # Maps of floats: OpenCV 5 is faster with them (0.5 ms at 512 px) than with fixed-point ones.
-    map_x, map_y = displacement_maps(offsets, height, width, total)
+    map_x, map_y = displacement_maps(warp.offsets, height, width, total)
     return cv2.remap(image, map_x, map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
 
 
-def _within(image: np.ndarray, frames: list[np.ndarray]) -> np.ndarray:
+def _corners(height: int, width: int) -> np.ndarray:
+    """The centres of the four outer pixels as columns (x, y, 1)."""
+    x, y = width - 1, height - 1
+    return np.array([[0, x, x, 0], [0, 0, y, y], [1, 1, 1, 1]])
+
+
+def _within(image: np.ndarray, frames: list[np.ndarray], shape: tuple[int, int]) -> np.ndarray:
     """``image`` without what lies outside of a frame between two steps, and is lost there.
 
-    A frame is given by the matrix (3×3) from its places to those of the image.
+    A frame of ``shape`` is given by the matrix (3×3) from its places to those of the image.
     """
-    height, width = image.shape[:2]
-    x, y = width - 1, height - 1
-    corners = np.array([[0, x, x, 0], [0, 0, y, y], [1, 1, 1, 1]])  # the outer pixels' centres
+    height, width = shape
+    all_of_it, of_frame = _corners(*image.shape[:2]), _corners(height, width)
     for frame in frames:
-        places = np.linalg.solve(frame, corners)[:2]
+        places = np.linalg.solve(frame, all_of_it)[:2]
         (left, top), (right, bottom) = places.min(axis=1), places.max(axis=1)
-        if min(left, top) >= -0.5 and right <= x + 0.5 and bottom <= y + 0.5:
+        if min(left, top) >= -0.5 and right <= width - 0.5 and bottom <= height - 0.5:
             continue  # all of the image is within
-        mask = np.zeros((height, width), np.uint8)
+        mask = np.zeros(image.shape[:2], np.uint8)
         # OpenCV counts in sixteenths of a pixel, and fills the pixels on the outline too.
-        polygon = np.rint((frame @ corners)[:2].T * 16).astype(np.int32)
+        polygon = np.rint((frame @ of_frame)[:2].T * 16).astype(np.int32)
         cv2.fillConvexPoly(mask, polygon, 255, shift=4)
         image = cv2.bitwise_and(image, image, mask=mask)
     return image
@@ -333,8 +439,14 @@ def _grid_points(height: int, width: int) -> np.ndarray:
     return np.stack(np.meshgrid(x, y)).astype(np.float32)
 
 
-def _revalued(image: np.ndarray, steps: Iterable[Tables | Filter | Holes | Library]) -> np.ndarray:
-    # OpenCV looks up and filters single planes faster than all four at once.
+def _revalued(
+    image: np.ndarray, steps: Iterable[Tables | Filter | Holes | Cells | Library]
+) -> np.ndarray:
+    steps = list(steps)
+    table = _same_for_all(steps, image.shape[2])
+    if table is not None:
+        return image if np.array_equal(table, GREYS) else cv2.LUT(image, table)
+    # OpenCV looks up and filters single planes faster than all four at once, but for one table.
     planes = list(cv2.split(image))
     waiting: dict[int, np.ndarray] = {}  # tables not yet applied, by channel
 
@@ -360,12 +472,35 @@ def _revalued(image: np.ndarray, steps: Iterable[Tables | Filter | Holes | Libra
             look_up(channel)
             if isinstance(step, Filter):
                 planes[channel] = _filtered(planes[channel], step.kernel)
+            elif isinstance(step, Cells):
+                _blank_cells(planes[channel], step.black[number])
             else:
                 for x, y in step.corners:
                     planes[channel][y : y + step.height, x : x + step.width] = 0
     for channel in range(len(planes)):
         look_up(channel)
     return cv2.merge(planes)
+
+
+def _same_for_all(steps: list[Any], n_channels: int) -> np.ndarray | None:
+    """The one table of steps that are the same table for all channels; None if they aren't."""
+    total = None
+    for step in steps:
+        if not isinstance(step, Tables) or len(step.channels) < n_channels:
+            return None
+        table = step.tables[0]
+        if any(other is not table for other in step.tables):
+            return None
+        total = table if total is None else table[total]
+    return total
+
+
+def _blank_cells(plane: np.ndarray, black: np.ndarray) -> None:
+    rows, columns = (
+        np.linspace(0, side, len(black) + 1).round().astype(int) for side in plane.shape
+    )
+    for row, column in np.argwhere(black):
+        plane[rows[row] : rows[row + 1], columns[column] : columns[column + 1]] = 0
 
 
 def _filtered(plane: np.ndarray, kernel: np.ndarray) -> np.ndarray:

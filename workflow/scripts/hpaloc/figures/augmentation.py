@@ -1,7 +1,6 @@
 """Figure 3: the scheme of augmentation as configured, with an example of each transform."""
 
 import textwrap
-from itertools import count
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,13 +9,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import FancyBboxPatch, Rectangle
+from matplotlib.transforms import blended_transform_factory
 
-from hpaloc.augment import GREEN, augment, augmented, blank_green, build, stream
+from hpaloc.augment import GREEN, augmented, blank_green, build, stream
 from hpaloc.classes import CHANNELS
 from hpaloc.figures import style as look
 from hpaloc.figures.samples import WHITE_PERCENTILE, composite
 from hpaloc.geometry import resized
-from hpaloc.scheme import KINDS, TRANSFORMS, Interval, channels_of, kind_of, transforms_of
+from hpaloc.scheme import KINDS, TRANSFORMS, Choice, Interval, channels_of, kind_of, transforms_of
 
 # The layout is in units of an example's side.
 COLUMNS = 7
@@ -24,6 +24,7 @@ GAP = 0.16
 MARGIN = 0.12
 TITLE_CHARACTERS, TEXT_CHARACTERS = 16, 17
 DRAWN_PX = 256
+ATTEMPTS = 8
 
 
 class Example(NamedTuple):
@@ -87,7 +88,8 @@ def tidy(scheme: dict[str, Any]) -> pd.DataFrame:
 
 
 def strongest(step: tuple[str, dict[str, Any]]) -> dict[str, Any]:
-    """A transform with each interval narrowed to its end that changes an image most."""
+    """A transform with each interval narrowed to its end that changes an image most, and the first
+    of several words."""
     name, parameters = step
     narrowed = {}
     for key, value in parameters.items():
@@ -95,6 +97,8 @@ def strongest(step: tuple[str, dict[str, Any]]) -> dict[str, Any]:
         if isinstance(known, Interval):
             end = max(reversed(value), key=lambda end: abs(end - known.identity))
             value = [end, end]
+        elif isinstance(known, Choice) and isinstance(value, list):
+            value = value[0]
         narrowed[key] = value
     return {name: narrowed}
 
@@ -103,6 +107,7 @@ def units(recipe: dict[str, Any], image: np.ndarray) -> list[Unit]:
     """The scheme of ``recipe`` (its augmentation, image_size and seed) with examples made of
     ``image`` (uint8, S×S×4): the image, each group, the negative sample, and whole draws."""
     scheme, size, seed = recipe["augmentation"], recipe["image_size"], recipe["seed"]
+    array = image
     white = np.maximum(np.percentile(image, WHITE_PERCENTILE, axis=(0, 1)), 1)
     every = range(len(CHANNELS))
 
@@ -113,14 +118,18 @@ def units(recipe: dict[str, Any], image: np.ndarray) -> list[Unit]:
     made = [Unit("array", [Example(picture(image), f"{len(image)} × {len(image)} px", "grey")])]
     for number, group in enumerate(scheme["groups"], 1):
         channels = channels_of(group)
+        resizes = transforms_of(group)[0][0] == "resize"
+        after = size if resizes else len(image)
+        arrow = [f"{len(image)} → {size} px"] if resizes else []
         examples = [
             Example(
-                picture(_changed(group, step, image, seed), channels),
-                "\n".join([_name_in_words(step[0]), *_in_words(step[1])]),
+                picture(_changed(group, step, image, after, seed), channels),
+                "\n".join([_name_in_words(step[0]), *arrow, *_in_words(step[1])]),
                 KINDS[kind_of(group, step[0])][0] if kind_of(group, step[0]) else "grey",
             )
             for step in transforms_of(group)
         ]
+        image = resized(image, after)  # what follows acts at this size
         one_of = ", one of" if len(examples) > 1 else ""
         made.append(Unit(f"{number}  {_channels_in_words(group)}{one_of}", examples))
     if scheme["negative"] > 0:
@@ -131,15 +140,18 @@ def units(recipe: dict[str, Any], image: np.ndarray) -> list[Unit]:
     pipeline, draws = build(scheme), []
     for epoch in range(1, COLUMNS + 1):
         key = stream(seed, "train", epoch, 0, "example")
-        drawn, negative = augmented(pipeline, image, size, key, scheme["negative"])
+        drawn, negative = augmented(pipeline, array, size, key, scheme["negative"])
         text = f"epoch {epoch}" + ("\nnegative" if negative else "")
         draws.append(Example(picture(drawn), text, "grey"))
     made.append(Unit(f"the whole scheme, resized to {size} × {size} px", draws))
     return made
 
 
-def draw(units: list[Unit], style: dict[str, Any], subtitle: str) -> Figure:
-    """The units from left to right and line by line, with arrows from each to the next."""
+def draw(
+    units: list[Unit], statistics: pd.DataFrame, style: dict[str, Any], subtitle: str
+) -> Figure:
+    """The units from left to right and line by line, with arrows from each to the next; below them
+    what was measured on many draws (table of hpaloc.draw_statistics)."""
     columns = max(COLUMNS, *(len(unit.examples) for unit in units))
     width = columns + GAP * (columns + 1)
     millimetres = style["double_width_mm"] / width
@@ -152,9 +164,20 @@ def draw(units: list[Unit], style: dict[str, Any], subtitle: str) -> Figure:
         for line in lines
     ]
     height = sum(above) + sum(below) + len(lines)
-    fig = look.figure(style, height_mm=height * millimetres + 11 * style["font_size"] / 2.5)
+    row_mm = 1.55 * style["font_size"] * look.MM_PER_INCH / look.POINTS_PER_INCH
+    panels = _panels(statistics)
+    lines_below = [len(panels[0]), max(len(panels[1]), len(panels[2]))]
+    heights = [count + room for count, room in zip(lines_below, (6.5, 4.5), strict=True) if count]
+    below_mm = row_mm * sum(heights)
+    above_mm = height * millimetres
+    fig = look.figure(style, above_mm + below_mm + 11 * style["font_size"] / 2.5)
     look.title(fig, "Augmentation of the training images", subtitle)
-    ax = fig.subplots()
+    rows = fig.add_gridspec(
+        1 + bool(heights), 1, height_ratios=[above_mm, below_mm][: 1 + bool(heights)]
+    )
+    if heights:
+        _draw_statistics(fig, rows[1], panels, heights, style)
+    ax = fig.add_subplot(rows[0])
     ax.set_xlim(0, width)
     ax.set_ylim(height, 0)
     ax.set_aspect("equal")
@@ -179,16 +202,131 @@ def draw(units: list[Unit], style: dict[str, Any], subtitle: str) -> Figure:
     return fig
 
 
+def _panels(statistics: pd.DataFrame) -> tuple[pd.DataFrame, list[tuple[str, Any]], pd.DataFrame]:
+    """What the three panels of statistics draw: parameters that vary, choices by what is chosen
+    from (in words, with their rows), and how much becomes black."""
+    parameters = statistics[(statistics["measure"] == "parameter") & (statistics["stated_sd"] > 0)]
+    choices = statistics[statistics["measure"] == "choice"].copy()
+    about = choices["quantity"].str.split(" ").str[0]
+    choices["of"] = [
+        {"chosen": f"{group}  parallel transforms", "view": f"{group}  flips and rotations"}.get(
+            word, f"{group}  {_name_in_words(name)}: {quantity if word == 'no' else word}"
+        )
+        for group, name, quantity, word in zip(
+            choices["group"], choices["transform"], choices["quantity"], about, strict=True
+        )
+    ]
+    black = statistics[statistics["measure"] == "black"]
+    return parameters, list(choices.groupby("of", sort=False)), black
+
+
+def _draw_statistics(
+    fig: Figure, place: Any, panels: Any, heights: list[float], style: dict[str, Any]
+) -> None:
+    """Parameters over the whole width, and below them choices beside what becomes black."""
+    parameters, choices, black = panels
+    lines = place.subgridspec(len(heights), 1, height_ratios=heights, hspace=0.02)
+    if len(parameters):
+        _draw_parameters(fig.add_subplot(lines[0]), parameters, style)
+    last = [panel for panel in (choices, black) if len(panel)]
+    cells = lines[-1].subgridspec(1, max(1, len(last)), wspace=0.04)
+    for cell, panel in zip(cells, last, strict=False):
+        drawn = _draw_choices if panel is choices else _draw_black
+        drawn(fig.add_subplot(cell), panel, style)
+
+
+def _draw_parameters(ax: Axes, table: pd.DataFrame, style: dict[str, Any]) -> None:
+    """Every parameter on one scale: its distance from the stated mean in stated deviations."""
+    places = np.arange(len(table))
+    mean, sd = table["stated_mean"].to_numpy(), table["stated_sd"].to_numpy()
+    low, high = ((table[f"stated_{end}"] - mean) / sd for end in ("from", "to"))
+    ax.barh(places, high - low, left=low, height=0.62, color="#DDDDDD", label="stated interval")
+    for value in (-1, 0, 1):
+        ax.axvline(value, color="#909090", linewidth=0.6, linestyle=":" if value else "-", zorder=0)
+    drawn, spread = (table["mean"].to_numpy() - mean) / sd, table["sd"].to_numpy() / sd
+    ax.errorbar(
+        drawn, places, xerr=spread, fmt="o", color=style["colours"]["blue"], elinewidth=1,
+        capsize=2, label="drawn: mean ± standard deviation",
+    )  # fmt: skip
+    words = [
+        f"{row.group}  {_name_in_words(row.transform)}, {row.quantity.replace('_', ' ')}{_range(row)}"
+        for row in table.itertuples()
+    ]
+    ax.set_yticks(places, words)
+    ax.tick_params(axis="y", length=0)
+    for place, row in zip(places, table.itertuples(), strict=True):
+        decimals = max(0, 2 - int(np.floor(np.log10(row.sd)))) if row.sd > 0 else 4
+        text = f"{row.mean:.{decimals}f} ± {_short(row.sd)}".replace("-", "−")
+        ax.annotate(
+            text, (1, place), xycoords=("axes fraction", "data"), xytext=(3, 0),
+            textcoords="offset points", va="center",
+        )  # fmt: skip
+    ax.set(xlim=(-2.1, 2.1), ylim=(len(table) - 0.4, -0.6))
+    ax.set_title("Parameters")
+    ax.set_xticks(range(-2, 3))
+    ax.set_xlabel(
+        "distance from the stated mean, in stated standard deviations\n"
+        "(read from the applied steps: padding and shifts are whole pixels, factors 8-bit tables)"
+    )
+    # At the figure's right edge, on the line of the axes' title.
+    where = blended_transform_factory(ax.figure.transFigure, ax.transAxes)
+    key = ax.legend(
+        loc="lower right", bbox_to_anchor=(0.995, 0.985), bbox_transform=where, ncols=2,
+        borderaxespad=0,
+    )  # fmt: skip
+    key.set_in_layout(False)
+
+
+def _draw_choices(ax: Axes, choices: list[tuple[str, Any]], style: dict[str, Any]) -> None:
+    for place, (_, rows) in enumerate(choices):
+        stated = rows["stated_mean"].iloc[0]
+        ax.plot([stated, stated], [place - 0.4, place + 0.4], color="#909090", linewidth=2.5)
+        ax.plot(
+            rows["mean"], [place] * len(rows), "o", markerfacecolor="none",
+            color=style["colours"]["blue"],
+        )  # fmt: skip
+    ax.set_yticks(range(len(choices)), [name for name, _ in choices])
+    ax.tick_params(axis="y", length=0)
+    ax.set(xlim=(0, 1), ylim=(len(choices) - 0.4, -0.6))
+    ax.set_title("Choices: share of images (line: as stated)", x=-0.3)
+
+
+def _draw_black(ax: Axes, table: pd.DataFrame, style: dict[str, Any]) -> None:
+    places = np.arange(len(table))
+    mean, most = 100 * table["mean"].to_numpy(), 100 * table["highest"].to_numpy()
+    ax.barh(places, mean, height=0.62, color=style["colours"]["grey"])
+    ax.plot(most, places, "|", color="black", markersize=6, markeredgewidth=1.2)
+    words = [f"{row.group}  {_name_in_words(row.transform)}" for row in table.itertuples()]
+    ax.set_yticks(places, words)
+    ax.tick_params(axis="y", length=0)
+    ax.set(xlim=(0, max(1, 1.08 * most.max())), ylim=(len(table) - 0.4, -0.6))
+    ax.set_title("Black, % of pixels (bar: mean, tick: most)", x=-0.3)
+
+
+def _range(row: Any) -> str:
+    """The stated interval in words; of what has none, its stated mean and deviation."""
+    if np.isnan(row.stated_from):
+        return f" {_short(row.stated_mean)} ± {_short(row.stated_sd)}"
+    return f" {_short(row.stated_from)} to {_short(row.stated_to)}"
+
+
+def _short(value: float) -> str:
+    return f"{value:.3g}".replace("-", "−")
+
+
 def _changed(
-    group: dict[str, Any], step: tuple[str, dict[str, Any]], image: np.ndarray, seed: int
+    group: dict[str, Any], step: tuple[str, dict[str, Any]], image: np.ndarray, size: int, seed: int
 ) -> np.ndarray:
-    """``image`` after one transform at its strongest; of random draws the first that shows it."""
+    """``image`` after one transform at its strongest; of some draws the one that changes it most."""
     single = {"name": group["name"], "channels": group["channels"], "apply": strongest(step)}
     pipeline = build({"negative": 0, "groups": [single]})
-    for attempt in count():
-        result = augment(pipeline, image, stream(seed, "figure", 0, attempt, step[0]))
-        if attempt == 7 or not np.array_equal(result, image):
-            return result
+    results = [
+        augmented(pipeline, image, size, stream(seed, "figure", 0, attempt, step[0]))[0]
+        for attempt in range(ATTEMPTS)
+    ]
+    if size != len(image):
+        return results[0]
+    return max(results, key=lambda result: np.abs(result.astype(int) - image).mean())
 
 
 def _lines(units: list[Unit], columns: int) -> list[list[Unit]]:
@@ -276,8 +414,12 @@ def _in_words(parameters: dict[str, Any]) -> list[str]:
                 f"{name.replace('_', ' ')} {_value_in_words(it)}" for name, it in value.items()
             ]
             continue
-        if isinstance(value, str):
+        if key == "transform":  # the name of the library's transform
             words.append(value)
+            continue
+        if isinstance(value, str) or (isinstance(value, list) and isinstance(value[0], str)):
+            names = [value] if isinstance(value, str) else value
+            words.append(f"{key} {', '.join(names[:-1])}{' or ' if names[1:] else ''}{names[-1]}")
             continue
         low, high = value if isinstance(value, list) else (value, value)
         if low == high:
