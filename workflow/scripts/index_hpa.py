@@ -32,7 +32,7 @@ def main(argv: list[str] | None = None) -> None:
     )  # fmt: skip
     parser.add_output("--index", help="out: list of the images (Parquet)")
     parser.add_output("--digest", required=False, help="out: sha256 of the list")
-    parser.add_argument("--contents", help="name of what the user's own list holds, to be kept")
+    parser.add_argument("--contents", help="token of the contents of --xml or --list, to be kept")
     parser.add_output(
         "--left-out", required=False, help="out: files that are no gene entries, and why (CSV)"
     )

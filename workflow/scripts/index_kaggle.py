@@ -16,7 +16,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--name", required=True, help="name of the source")
     parser.add_json("--settings", help="settings of the source, JSON")
     parser.add_input("--files", help="files that fetch_kaggle found (JSON)")
-    parser.add_argument("--contents", default="", help="name of what the files hold, to be kept")
+    parser.add_argument("--contents", default="", help="token of the contents, to be kept")
     parser.add_output("--index", help="out: index of the images (Parquet)")
     parser.add_output("--digest", help="out: sha256 of the index")
     parser.add_output("--settings-out", help="out: settings as resolved (JSON)")
