@@ -276,8 +276,9 @@ def test_tiff_of_any_number_of_bits(bits, photometric, fill_order, order):
 def test_white_that_is_0_is_inverted_unless_imagej_wrote_it(tag):
     plane = picture()
     tags = {258: [8]} | ({} if tag is None else {262: [tag]})
-    note = read_header(hand_made(WIDTH, HEIGHT, tags, plane.tobytes())).notes
-    assert bool(note) == (tag == 0)
+    data = hand_made(WIDTH, HEIGHT, tags, plane.tobytes())
+    assert bool(read_header(data).notes) == (tag == 0)
+    assert np.array_equal(read(data), 255 - plane if tag == 0 else plane)
     imagej = hand_made(WIDTH, HEIGHT, tags | {270: "ImageJ=1.54f\n"}, plane.tobytes())
     assert np.array_equal(read(imagej), plane)  # its inverting look-up table is for display
     assert bool(read_header(imagej).notes) == (tag == 0)
