@@ -1,6 +1,7 @@
 """Scores an answer sheet, a person's or a network's, against the truth.
 
-Both are CSV files with class numbers separated by blanks: `Id,Target` and `Id,Predicted`.
+Both are tables with class numbers or names, `Id,Target` and `Id,Predicted`; other columns do not
+matter, so that labels.csv of label_images.py is scored as it is.
 """
 
 from hpaloc.answers import ANSWERS, TRUTH, matched, read_sheet
@@ -13,8 +14,8 @@ from hpaloc.metrics import scores
 
 def main(argv: list[str] | None = None) -> None:
     parser = Parser(description=__doc__)
-    parser.add_input("--truth", help="CSV with the columns Id,Target")
-    parser.add_input("--answers", help="CSV with the columns Id,Predicted")
+    parser.add_input("--truth", help="CSV with the columns Id and Target")
+    parser.add_input("--answers", help="CSV with the columns Id and Predicted")
     parser.add_output("--metrics", help="output: CSV with metric,value")
     args = parser.parse_args(argv)
 

@@ -65,37 +65,37 @@ def read_text_table(path: str | Path, columns: Sequence[str]) -> pd.DataFrame:
             f"{path}: the columns are {', '.join(names) or 'none'};"
             f" {' and '.join(lacking)} cannot be found."
         )
-    places = [names.index(name) for name in columns]
-    rows = [[cells[place] for place in places] for _, cells in table.rows]
-    return pd.DataFrame(rows, columns=list(columns), dtype=object)
+    rows = [cells for _, cells in table.rows]
+    places = {name: names.index(name) for name in columns}
+    found = {name: [cells[place] for cells in rows] for name, place in places.items()}
+    return pd.DataFrame(found, columns=list(columns), dtype=object)
 
 
 def _rows(path: str | Path, as_wide: bool) -> Iterator[Row]:
     """The rows with text in them; ``as_wide``: all must have as many cells as the first."""
     text = _text(path)
-    skipped = 0
-    if match := _SEP_LINE.match(text):
-        separator, text, skipped = match[1], text[match.end() :], 1
-    else:
-        separator = _separator(text.lstrip("\r\n").partition("\n")[0])
+    sep_line = _SEP_LINE.match(text)
+    separator = sep_line[1] if sep_line else _separator(text.lstrip("\r\n").partition("\n")[0])
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
-    line, width = skipped + 1, None
+    if sep_line:
+        next(reader)
+    before, width = reader.line_num, None
     try:
         for cells in reader:
             if any(cells):  # a spreadsheet's empty rows hold separators only
                 if len(cells) != width:
                     if width is not None and as_wide:
                         raise InputError(
-                            f"{path}, line {line}: {separator.join(cells)[:80]!r} has {len(cells)}"
-                            f" cells, the header has {width}. Put cells that hold a {separator!r}"
-                            " in double quotes."
+                            f"{path}, line {before + 1}: {separator.join(cells)[:80]!r} has"
+                            f" {len(cells)} cells, the header has {width}. Put cells that hold a"
+                            f" {separator!r} in double quotes."
                         )
                     width = len(cells)
-                yield line, cells
-            line = skipped + reader.line_num + 1
+                yield before + 1, cells
+            before = reader.line_num
     except csv.Error as error:
         raise InputError(
-            f'{path}, line {line}: not a row of a CSV table ({error}). Look for a quote (") that'
+            f'{path}, line {before + 1}: not a row of a CSV table ({error}). Look for a quote (") that'
             " does not end, or that is not doubled within quotes."
         ) from error
 
