@@ -310,11 +310,13 @@ def _source_faults(source: dict) -> Iterator[str]:
 def check_source(name: str, settings: dict, record: Path) -> None:
     """Refuses a source that was made with other settings than the config's.
 
-    ``record`` is the source's settings.json; where it is absent the source is not made yet.
+    ``record`` is the source's settings.json; where it is absent the source is not made yet. A
+    source of another version of the simulator is not refused: it is made again.
     """
     if not record.is_file():
         return
     made = json.loads(record.read_text(encoding="utf-8"))["settings"]
+    made, settings = ({**each, "version": None} for each in (made, settings))
     if made == settings:
         return
     differ = sorted(

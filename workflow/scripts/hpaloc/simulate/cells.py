@@ -85,7 +85,9 @@ def draw_cells(
     ``gather`` makes the cells seek contact, as those of a line that grows in islands do.
     """
     dividing = metaphases + 2 * telophases
-    ground = metaphases * _metaphase_radius(line) ** 2 + 2 * telophases * _daughter_radius(line) ** 2
+    ground = (
+        metaphases * _metaphase_radius(line) ** 2 + 2 * telophases * _daughter_radius(line) ** 2
+    )
     wished = line.coverage * rng.uniform(0.8, 1.2) * field**2 / np.pi
     resting = max(round((wished - ground) / line.radius**2), 1)
     resting = int(np.clip(dividing + resting, at_least, at_most)) - dividing
