@@ -95,8 +95,10 @@ def draw_cells(
     bridges: list[Bridge] = []
 
     def place(inside: bool, near: bool = False) -> np.ndarray | None:
-        centres = np.array([cell.centre for cell in cells]).reshape(-1, 2)
-        return _place(rng, centres, field, line, near, inside)
+        # The middle of a bridge is kept free too: no cell grows between two daughters.
+        taken = [cell.centre for cell in cells]
+        taken += [(bridge.start + bridge.end) / 2 for bridge in bridges]
+        return _place(rng, np.array(taken).reshape(-1, 2), field, line, near, inside)
 
     for _ in range(telophases):
         daughters, bridge = _daughters(rng, line, place(inside=True))
