@@ -1,5 +1,6 @@
 """What runs again after what: tested on a finished tiny run of the whole workflow."""
 
+import json
 import os
 import shutil
 import time
@@ -114,6 +115,29 @@ def test_another_test_source_never_refolds(finished):
     jobs = finished.planned("folds", "audit")
     assert jobs["audit_leakage"] == 1
     assert not {"duplicates_train", "make_folds"} & jobs.keys()
+
+
+def test_a_source_of_another_version_of_the_simulator_is_made_again(finished):
+    """Also where Snakemake's own records of it are gone: a source that was copied has none."""
+    assert finished.planned() == {}
+    raw = finished.path / "results/sources/tiny_test/raw"
+    [stamp] = raw.glob("simulator_*")
+    about = json.loads((raw / "settings.json").read_text())
+    assert stamp.name == f"simulator_{about['settings']['version']}"
+    stamp.rename(raw / "simulator_1")
+    about["settings"]["version"] = 1
+    (raw / "settings.json").write_text(json.dumps(about))
+    [journal] = raw.glob("rendered_*")
+    journal.rename(raw / f"rendered_{journal.stem.rsplit('_', 1)[1]}.jsonl")
+    shutil.rmtree(finished.path / ".snakemake/metadata")
+    jobs = finished.planned("arrays")
+    assert jobs.keys() == {"simulate_source", "convert_shard", "list_quarantine", "index_arrays", "arrays"}  # fmt: skip
+    assert jobs["simulate_source"] == 1
+    done = finished.run("--cores", "2", "arrays")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "'tiny_test' was made by version 1 of the simulator" in done.stdout + done.stderr
+    assert [path.name for path in raw.glob("simulator_*")] == [stamp.name]
+    assert finished.planned("arrays") == {}
 
 
 def test_the_audit_feeds_the_evaluation_only(finished):

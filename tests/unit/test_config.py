@@ -1,6 +1,7 @@
 """The configuration: what is refused, and in which words."""
 
 import copy
+import json
 
 import pytest
 import yaml
@@ -341,6 +342,13 @@ def test_a_source_made_with_other_settings_is_refused_showing_both(tmp_path):
         check_source("cells", {"images": 6, "seed": 1}, record)
     assert "images: made with 5, the configuration says 6" in str(error.value)
     assert "seed" not in str(error.value)
+    # Made by another version of the simulator: made again, so not refused for that.
+    for version in (1, 2):
+        record.write_text(json.dumps({"settings": {"images": 5, "seed": 1, "version": version}}))
+        check_source("cells", {"images": 5, "seed": 1, "version": 2}, record)
+        with pytest.raises(InputError) as error:
+            check_source("cells", {"images": 6, "seed": 1, "version": 2}, record)
+        assert "version:" not in str(error.value)
 
 
 def test_the_schema_names_the_cell_lines_that_can_be_drawn():

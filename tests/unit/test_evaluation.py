@@ -18,6 +18,7 @@ from hpaloc.evaluation import curves_table
 from hpaloc.index import write_index
 from hpaloc.log import InputError
 from hpaloc.metrics import macro_f1
+from hpaloc.summary import of_evaluation
 from hpaloc.thresholds import best_global_threshold, best_threshold, smoothed_threshold
 
 PUBLISHED = Path(__file__).parents[2] / "resources" / "paper"
@@ -477,7 +478,10 @@ def test_without_sheets_the_network_stands_beside_constants_and_the_reported_col
     assert len(per_class) == (2 + 4) * 28
     listed = per_class[per_class["class"] == 26]
     assert (listed["drawn"] == "no").all() and len(listed) == 6
-    assert ((per_class["support"] >= 5) == (per_class["drawn"] == "yes")).all()
+    enough = (per_class["support"] >= 5) & (per_class["predicted"] >= 5)
+    assert (enough == (per_class["drawn"] == "yes")).all()
+    # Not the same as by positives alone: "nothing" is never called.
+    assert (enough != (per_class["support"] >= 5)).any()
 
 
 def test_a_person_is_paired_with_the_network_on_the_same_images(run, tmp_path, inputs_of):
@@ -600,6 +604,33 @@ def test_summary_sets_ours_beside_the_papers_text(run, tmp_path):
         assert tuple(ours.loc[quantity, ["fold_1", "mean"]]) == values, quantity
     assert "paired" in ours.loc["points_over_people", "source"]
     assert ours.loc["most_confident_class", "mean"] != ""
+
+
+def test_one_lucky_call_does_not_make_the_most_confident_class():
+    metrics = pd.DataFrame(
+        [(fold, "global", metric, 0.5) for fold in ("1", "mean")
+         for metric in ("iou", "binary_accuracy", "macro_f1", "n_images")],
+        columns=["fold", "strategy", "metric", "value"],
+    )  # fmt: skip
+    per_class = pd.DataFrame(
+        # Four calls, all right; four positives, all found; enough of both; enough, and better.
+        [("A", 90, 4, 1.0), ("B", 4, 6, 0.9), ("C", 5, 5, 0.4), ("D", 80, 70, 0.8),
+         ("E", 9, 0, np.nan)],
+        columns=["name", "support", "predicted", "precision"],
+    )  # fmt: skip
+    thresholds = pd.DataFrame({"raw": [0.3]})
+
+    def best(rows):
+        table = pd.concat([rows.assign(fold=fold, strategy="global") for fold in ("1", "mean")])
+        values = of_evaluation(metrics, table, thresholds, "global", "1")
+        name, score = values["most_confident_class"], values["most_confident_class_accuracy"]
+        assert "at least 5 positives and 5 predictions" in name.source
+        assert (name.first, score.first) == (name.mean, score.mean)
+        return name.mean, score.mean
+
+    assert best(per_class) == ("D", 0.8)
+    assert best(per_class[per_class["name"] != "D"]) == ("C", 0.4)
+    assert best(per_class[per_class["name"].isin(["A", "B", "E"])]) == (None, None)
 
 
 def test_tables_are_the_same_bytes_twice(run, tmp_path):

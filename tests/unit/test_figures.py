@@ -31,7 +31,7 @@ from hpaloc.comparison import (
     comparison_table,
 )
 from hpaloc.evaluation import constant_answers, curves_table, metrics_table
-from hpaloc.figures import anatomy, architecture, people, samples, style, training_losses
+from hpaloc.figures import anatomy, architecture, people, pr_curve, samples, style, training_losses
 from hpaloc.folds import fold_counts
 from hpaloc.index import write_index
 from hpaloc.log import InputError
@@ -478,18 +478,61 @@ def test_generations_are_numbered_in_the_order_given(inputs, table_of):
     assert rows["value"].to_numpy() == pytest.approx(epochs["train_macro_f1"].to_numpy())
 
 
-def test_classes_of_few_positives_are_listed_and_not_drawn(inputs):
+def test_classes_of_few_positives_or_predictions_are_listed_and_not_drawn(inputs):
     classes = pd.read_csv(inputs["classes_alone.csv"])
-    few = classes[(classes["answerer"] == "network, mean of folds") & (classes["support"] < 5)]
-    assert len(few) > 0
+    network = classes["answerer"] == "network, mean of folds"
+    # A class that enough images have: four calls, all right, and a class that is never called.
+    rare, never = classes.index[network & (classes["support"] >= 5)][:2]
+    classes.loc[rare, ["predicted", "accuracy", "drawn"]] = 4, 1.0, "no"
+    classes.loc[never, ["predicted", "accuracy", "drawn"]] = 0, np.nan, "no"
+    few = classes[network & (classes["drawn"] == "no")].drop(index=never)
+    assert (few["support"] < 5).any()
     scores = people.long_scores(pd.read_csv(inputs["scores_alone.csv"]))
     fig = people.draw(classes, scores, style.apply(), "")
-    ticks = [text.get_text() for text in fig.axes[0].get_yticklabels()]
-    listed = fig.axes[0].get_xlabel().replace("\n   ", " ")
-    for name, support in zip(few["name"], few["support"], strict=True):
-        assert name not in ticks
-        assert f"{name} ({support})" in listed
-    assert len(ticks) == N_CLASSES - len(few)
+    left = fig.axes[0]
+    ticks = [text.get_text() for text in left.get_yticklabels()]
+    listed = left.get_xlabel().replace("\n   ", " ")
+    for name, support, predicted in few[["name", "support", "predicted"]].itertuples(index=False):
+        assert f"{name} ({support}, {predicted})" in listed
+        # The constant answer is drawn of every class that enough images have.
+        assert (name in ticks) == (support >= 5)
+    assert f"{classes.loc[never, 'name']} (" not in listed
+    assert len(ticks) == N_CLASSES - (few["support"] < 5).sum()
+
+    def at(mark, name):
+        y = ticks.index(name)
+        lines = [line for line in left.lines if line.get_marker() == mark]
+        return sum(int(np.sum(np.abs(line.get_ydata() - y) < 0.05)) for line in lines)
+
+    assert at("o", classes.loc[rare, "name"]) == at("o", classes.loc[never, "name"]) == 0
+    assert at("x", classes.loc[never, "name"]) == 1
+    assert at("o", ticks[-1]) == 1
+    # Not the lucky class: the best of those that are drawn is on top.
+    assert ticks.index(classes.loc[rare, "name"]) < 3
+
+
+def test_curves_of_few_positives_are_listed_and_not_drawn():
+    rng = np.random.default_rng(4)
+    truth = np.zeros((60, N_CLASSES), dtype=bool)
+    for number in range(N_CLASSES):
+        truth[rng.permutation(60)[: number // 2], number] = True  # 0, 0, 1, 1, 2 … positives
+    curves = curves_table(truth, rng.random(truth.shape))
+    kept = curves.drop_duplicates("curve").set_index("curve")["positives"]
+    assert kept["micro"] == kept["macro"] == truth.sum()
+    assert kept["27"] == 13
+    fig = pr_curve.draw(curves, style.apply(), "")
+    left, right = fig.axes[:2]
+    ticks = [text.get_text() for text in right.get_yticklabels()]
+    assert sorted(ticks) == sorted(CLASS_NAMES[10:])
+    listed = right.get_xlabel().replace("\n", " ")
+    assert f"{CLASS_NAMES[9]} (4)" in listed and f"{CLASS_NAMES[2]} (1)" in listed
+    assert listed.endswith(f"No positives: {CLASS_NAMES[0]}, {CLASS_NAMES[1]}")
+    assert "18 classes" in left.get_legend_handles_labels()[1]
+    # The macro average stays that of all classes with positives.
+    assert (
+        f"{np.mean([curves.loc[curves['curve'] == str(n), 'average_precision'].iloc[0] for n in range(2, 28)]):.3f}"
+        in " ".join(left.get_legend_handles_labels()[1])
+    )
 
 
 def test_nobodys_answers_are_drawn_without_a_sheet(inputs):

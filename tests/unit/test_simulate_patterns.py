@@ -6,12 +6,9 @@ import pytest
 
 from hpaloc.classes import CLASS_NAMES, N_CLASSES
 from hpaloc.simulate.cells import CELL_LINES, draw_cells
-from hpaloc.simulate.cytoplasm import endoplasmic_reticulum
-from hpaloc.simulate.cytoskeleton import microtubules
-from hpaloc.simulate.nuclear import dna
 from hpaloc.simulate.optics import CAMERAS, take_picture
 from hpaloc.simulate.patterns import PATTERNS, pattern
-from hpaloc.simulate.render import record, scene_of
+from hpaloc.simulate.render import draw_markers, record, scene_of
 from hpaloc.simulate.scene import build_scene
 
 FIELD = 70.0
@@ -29,12 +26,7 @@ def scene():
 
 @pytest.fixture(scope="module")
 def markers(scene):
-    rng = np.random.default_rng(6)
-    return {
-        "red": microtubules(scene, rng),
-        "blue": dna(scene, rng),
-        "yellow": endoplasmic_reticulum(scene, rng),
-    }
+    return draw_markers(scene, np.random.default_rng(6))
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +71,8 @@ def test_nuclear_proteins_lie_in_the_nucleus(label, scene, greens):
 @pytest.mark.parametrize("label", CYTOPLASMIC)
 def test_cytoplasmic_proteins_lie_in_the_cell_outside_the_nucleus(label, scene, greens):
     green = structures(greens[label], scene)
-    assert share(green, scene.nucleus) < 0.16
+    # The organising centre lies beside the nucleus, and its aster reaches over it.
+    assert share(green, scene.nucleus) < (0.25 if label == 18 else 0.16)
     assert share(green, (scene.inside == 0) & (scene.depth == 0)) < 0.2
 
 

@@ -14,18 +14,21 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+import simulate_source as program
 from hpaloc.classes import CHANNELS, format_labels
 from hpaloc.files import sha256_of_file
 from hpaloc.index import read_index
 from hpaloc.log import InputError
 from hpaloc.simulate import delivery as delivery_module
+from hpaloc.simulate import render as render_module
 from hpaloc.simulate import source as source_module
 from hpaloc.simulate.cells import CELL_LINES
 from hpaloc.simulate.delivery import encode
 from hpaloc.simulate.render import record, render
 from hpaloc.simulate.source import check_settings, make_source
-from simulate_source import main
+from hpaloc.simulate.version import STAMP, VERSION
 
+main = program.main
 SCRIPT = Path(source_module.__file__).resolve().parents[2] / "simulate_source.py"
 
 SETTINGS = {
@@ -111,7 +114,8 @@ def test_the_index_describes_the_files(made):
             assert pd.isna(row[f"low_{channel}"])
     assert (raw / "index.sha256").read_text().strip() == sha256_of_file(raw / "index.parquet")
     about = json.loads((raw / "settings.json").read_text())
-    assert about["settings"] == settings
+    assert about["settings"] == settings | {"version": VERSION}
+    assert (raw / STAMP).read_text() == f"{VERSION}\n"
     assert about["simulated"] and about["labelled"]
     assert (about["kind"], about["root"]) == ("simulated", ".")
 
@@ -229,6 +233,109 @@ def test_other_settings_leave_nothing_stale(tmp_path, change):
     make_source("cells", {**settings, **change}, tmp_path / "fresh", 1)
     assert contents(tmp_path / "changed") == contents(tmp_path / "fresh")
     assert len(list((tmp_path / "changed").glob("rendered_*"))) == 1
+
+
+def test_a_source_of_another_version_is_made_again_in_whole(tmp_path, monkeypatch, caplog):
+    """Also where the code is the same in all that its digest sees, and the files are whole."""
+    settings = {**SETTINGS, "images": 3}
+    main(arguments(tmp_path / "raw", settings))
+    before = contents(tmp_path / "raw")
+    assert not caplog.records
+    journal = next((tmp_path / "raw").glob("rendered_*"))
+    # As version 1 named its journal; it had no stamp and no version among its settings.
+    journal.rename(tmp_path / "raw" / f"rendered_{journal.stem.rsplit('_', 1)[1]}.jsonl")
+    (tmp_path / "raw" / STAMP).rename(tmp_path / "raw" / "simulator_1")
+    numbers = counted(monkeypatch)
+    main(arguments(tmp_path / "raw", settings))
+    assert numbers == [0, 1, 2]
+    assert contents(tmp_path / "raw") == before
+    assert len(list((tmp_path / "raw").glob("rendered_*"))) == 1
+    assert "made by version 1 of the simulator" in caplog.text
+    assert f"this is version {VERSION}: all its images are made again" in caplog.text
+    # And a later version leaves nothing of this one.
+    numbers.clear()
+    for module in (source_module, program):
+        monkeypatch.setattr(module, "VERSION", VERSION + 1)
+        monkeypatch.setattr(module, "STAMP", f"simulator_{VERSION + 1}")
+    main(arguments(tmp_path / "raw", settings))
+    assert numbers == [0, 1, 2]
+    assert [path.name for path in (tmp_path / "raw").glob("simulator_*")] == [
+        f"simulator_{VERSION + 1}"
+    ]
+    about = json.loads((tmp_path / "raw/settings.json").read_text())
+    assert about["settings"]["version"] == VERSION + 1
+
+
+def test_settings_of_another_version_are_refused():
+    assert check_settings(SETTINGS)["version"] == VERSION
+    with pytest.raises(InputError, match=f"version 1 of the simulator, this is version {VERSION}"):
+        check_settings(SETTINGS | {"version": 1})
+
+
+def coarse(delivery, labels, number=1):
+    """Mean grey values of the quarters of each channel, and the deviation of the protein's."""
+    settings = {**SETTINGS, "delivery": delivery, "cells": [4, 8]}
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(render_module, "antibody_labels", lambda *_: labels)
+        picture = render(settings, number)[1].astype(float)
+    quarters = picture.reshape(2, 32, 2, 32, 4).mean((1, 3)).reshape(4, 4).T
+    return quarters, [picture[..., 1].mean(), picture[..., 1].std()]
+
+
+# What version 2 draws: quarters (upper left, upper right, lower left, lower right) of red, blue
+# and yellow; mean and deviation of green for each class. Where these tests fail, the simulator
+# draws other pictures: raise VERSION in hpaloc/simulate/version.py, then put its numbers here.
+PINNED_VERSION = 2
+PINNED_REFERENCE = {
+    ("kaggle", 1): [[44.6, 31.5, 33.1, 12.3], [33.1, 18.5, 15.9, 7.4], [14.8, 10.5, 8.2, 1.9]],
+    ("kaggle", 2): [[31.6, 44.2, 43.3, 32.9], [16.3, 11.8, 25.8, 13.8], [11.3, 16.7, 17.5, 11.2]],
+    ("kaggle", 3): [[32.3, 33.6, 31.2, 43.2], [13.0, 17.0, 10.3, 16.7], [14.8, 16.9, 12.4, 21.4]],
+    ("kaggle", 4): [[18.9, 25.4, 35.2, 45.8], [10.3, 16.5, 15.6, 49.4], [13.1, 18.8, 28.3, 32.1]],
+    ("hpa_v18", 1): [[66.2, 66.0, 25.9, 64.0], [38.1, 38.3, 12.8, 47.3], [43.1, 27.0, 10.3, 38.3]],
+    ("hpa_v18", 2): [[63.1, 26.3, 55.1, 72.6], [32.0, 13.4, 32.8, 36.0], [35.6, 15.0, 30.7, 47.9]],
+    ("hpa_v18", 3): [[63.2, 60.2, 77.4, 22.7], [39.3, 40.5, 68.0, 12.9], [27.3, 23.7, 35.4, 7.9]],
+    ("hpa_v18", 4): [[51.5, 45.9, 27.4, 68.9], [32.0, 22.9, 10.8, 25.9], [14.2, 14.8, 9.6, 26.5]],
+}
+PINNED_PROTEIN = [
+    [12.6, 21.3],
+    [7.7, 8.0],
+    [8.8, 15.3],
+    [7.1, 7.5],
+    [9.8, 17.7],
+    [8.5, 13.7],
+    [12.1, 15.8],
+    [11.1, 16.3],
+    [12.3, 12.9],
+    [13.7, 18.1],
+    [11.7, 16.3],
+    [16.6, 25.1],
+    [18.9, 25.7],
+    [11.2, 14.1],
+    [20.0, 30.8],
+    [16.9, 22.4],
+    [8.8, 9.6],
+    [13.3, 28.2],
+    [14.0, 25.0],
+    [9.3, 10.8],
+    [19.2, 31.4],
+    [18.0, 26.6],
+    [10.0, 13.3],
+    [19.3, 26.7],
+    [12.6, 21.6],
+    [22.1, 27.2],
+    [12.7, 18.2],
+    [11.4, 17.8],
+]
+
+
+def test_pictures_are_those_of_the_version():
+    # Another numpy or OpenCV may round otherwise; another rule moves some numbers by more.
+    assert VERSION == PINNED_VERSION
+    for (delivery, number), quarters in PINNED_REFERENCE.items():
+        drawn = coarse(delivery, [25], number)[0]
+        assert np.allclose(drawn[[0, 2, 3]], quarters, atol=0.3), (delivery, number)
+    for label, protein in enumerate(PINNED_PROTEIN):
+        assert np.allclose(coarse("kaggle", [label])[1], protein, atol=0.3), label
 
 
 def test_a_killed_run_goes_on_where_it_was(tmp_path):

@@ -13,6 +13,7 @@ rule arrays:
 
 rule convert_shard:
     input:
+        unpack(simulator_stamp),
         index=ancient(f"{SOURCES}/{{source}}/raw/index.parquet"),
         index_digest=f"{SOURCES}/{{source}}/raw/index.sha256",
         settings=f"{SOURCES}/{{source}}/raw/settings.json",

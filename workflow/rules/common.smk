@@ -26,6 +26,8 @@ from hpaloc.hpa.own_files import genes_files, is_list, selection_files
 from hpaloc.log import InputError
 from hpaloc.provenance import SUFFIX, VARIABLE
 from hpaloc.run_description import describe_run
+from hpaloc.simulate.version import STAMP as SIMULATOR_STAMP
+from hpaloc.simulate.version import VERSION as SIMULATOR_VERSION
 from hpaloc.triggers import (
     NOTHING_KNOWN,
     status_of_competition,
@@ -134,9 +136,18 @@ def sources_of_kind(kind):
 def source_settings(source):
     """What a source is made of, as it stores it."""
     settings = dict(config["sources"][source])
-    if settings["kind"] != "simulated":
+    if settings["kind"] == "simulated":
+        settings["version"] = SIMULATOR_VERSION
+    else:
         del settings["images"]  # cuts the work into jobs and changes no image
     return settings
+
+
+def simulator_stamp(wildcards):
+    """What makes the arrays of a simulated source wait for this version's images."""
+    if config["sources"][wildcards.source]["kind"] != "simulated":
+        return {}
+    return {"simulator": f"{SOURCES}/{wildcards.source}/raw/{SIMULATOR_STAMP}"}
 
 
 def arrays_folder(source):

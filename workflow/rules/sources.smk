@@ -8,6 +8,8 @@ rule simulate_source:
         index=f"{SOURCES}/{{source}}/raw/index.parquet",
         digest=f"{SOURCES}/{{source}}/raw/index.sha256",
         settings=f"{SOURCES}/{{source}}/raw/settings.json",
+        # Missing beside a source of another version, whatever Snakemake remembers of it.
+        version=f"{SOURCES}/{{source}}/raw/{SIMULATOR_STAMP}",
     log:
         f"{SOURCES}/{{source}}/logs/simulate_source.log",
     benchmark:
@@ -28,6 +30,8 @@ rule simulate_source:
         "python $HPALOC/simulate_source.py --name {wildcards.source} --settings {params.settings:q}"
         " --raw {params.raw} --index {output.index} --digest {output.digest}"
         " --settings-out {output.settings} --workers {threads} > {log} 2>&1"
+        # Snakemake shows the logs of failed jobs only.
+        " && {{ grep WARNING {log} >&2 || true; }}"
 
 
 rule index_local:

@@ -6,6 +6,7 @@ from hpaloc.index import write_index
 from hpaloc.log import run_program
 from hpaloc.provenance import record
 from hpaloc.simulate.source import LABEL_TABLE, check_settings, make_source
+from hpaloc.simulate.version import STAMP, VERSION
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -21,15 +22,17 @@ def main(argv: list[str] | None = None) -> None:
 
     check_settings(args.settings)
     # An index must never stand beside images of other settings, not even after a kill.
-    for path in (args.index, args.digest, args.settings_out):
+    stamp = args.raw / STAMP
+    for path in (args.index, args.digest, args.settings_out, stamp):
         path.unlink(missing_ok=True)
     write_index(make_source(args.name, args.settings, args.raw, args.workers), args.index)
     write_digest(args.index, args.digest)
     about = {"kind": "simulated", "root": ".", "simulated": True, "labelled": True}
-    write_json(about | {"settings": args.settings}, args.settings_out)
+    write_json(about | {"settings": args.settings | {"version": VERSION}}, args.settings_out)
+    stamp.write_text(f"{VERSION}\n", encoding="utf-8")
     record(
         args,
-        [args.index, args.digest, args.settings_out, *args.raw.glob(LABEL_TABLE)],
+        [args.index, args.digest, args.settings_out, stamp, *args.raw.glob(LABEL_TABLE)],
         listed_in=args.index,
     )
 

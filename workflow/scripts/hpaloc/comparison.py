@@ -15,8 +15,10 @@ from hpaloc.metrics import scores, scores_per_class
 
 log = logging.getLogger("hpaloc")
 
-# Below this many positives a class's score is listed and not drawn.
-LEAST_SUPPORT = 5
+# A class's precision, or the area under its curve, that rests on fewer images than this is listed
+# and not drawn, and no class is chosen by it.
+LEAST_SUPPORT = 5  # that have the class
+LEAST_PREDICTED = 5  # that were called with it: what its precision is a share of
 
 NETWORK, CONSTANT, PERSON, PAPER = "network", "constant", "person", "paper"
 REPORTED = "reported, unpaired"
@@ -149,11 +151,13 @@ def class_comparison_table(answerers: Sequence[Answerer]) -> pd.DataFrame:
 
     Columns class, name, answerer, kind, images, accuracy (the precision of the class, as the
     paper means it; NaN where it was never answered), f1 (NaN where neither true nor answered),
-    support, predicted, drawn ("no" under five positives).
+    support, predicted, drawn ("no" where fewer than five images have the class or fewer than five
+    were answered with it, as a precision of so few is chance).
     """
     tables = []
     for answerer in answerers:
         own = scores_per_class(answerer.truth, answerer.predicted)
+        enough = (own["support"] >= LEAST_SUPPORT) & (own["predicted"] >= LEAST_PREDICTED)
         tables.append(
             pd.DataFrame(
                 {
@@ -166,7 +170,7 @@ def class_comparison_table(answerers: Sequence[Answerer]) -> pd.DataFrame:
                     "f1": own["f1"],
                     "support": own["support"],
                     "predicted": own["predicted"],
-                    "drawn": np.where(own["support"] >= LEAST_SUPPORT, "yes", "no"),
+                    "drawn": np.where(enough, "yes", "no"),
                 }
             )
         )

@@ -410,21 +410,22 @@ def _source_faults(source: dict) -> Iterator[str]:
 def check_source(name: str, settings: dict, record: Path) -> None:
     """Refuses a source that was made with other settings than the config's.
 
-    ``record`` is the source's settings.json; where it is absent the source is not made yet.
+    ``record`` is the source's settings.json; where it is absent the source is not made yet. A
+    source of another version is not refused, whose settings lack keys or, of a simulated one,
+    state another version: the code triggers, and it is made again.
     """
     if not record.is_file():
         return
     made = json.loads(record.read_text(encoding="utf-8"))["settings"]
-    if made == settings:
+    both = made.keys() & settings.keys() - {"version"}
+    differ = sorted(key for key in both if made[key] != settings[key])
+    if not differ:
         return
-    differ = sorted(
-        key for key in made.keys() | settings.keys() if made.get(key) != settings.get(key)
-    )
     raise InputError(
         f"The source {name!r} was made with other settings than the configuration names:\n"
         + "".join(
-            f"  {key}: made with {json.dumps(made.get(key))},"
-            f" the configuration says {json.dumps(settings.get(key))}\n"
+            f"  {key}: made with {json.dumps(made[key])},"
+            f" the configuration says {json.dumps(settings[key])}\n"
             for key in differ
         )
         + f"Give the source of the configuration another name, or delete {record.parent.parent}"

@@ -224,14 +224,14 @@ def baselines_table(truth: np.ndarray, positives: np.ndarray) -> pd.DataFrame:
 def curves_table(truth: np.ndarray, probability: np.ndarray) -> pd.DataFrame:
     """Precision-recall curves, at most 501 points each: every 0.002 of recall.
 
-    Columns curve ("micro", "macro", "0" … "27"; classes without positives are left out), recall,
-    precision, threshold (NaN for macro), average_precision (of the whole curve, not of the points
-    kept). micro pools the cells of image × class; macro is the mean over the classes of their
+    Columns curve ("micro", "macro", "0" … "27"; classes without positives are left out), positives
+    (how many the curve rests on), recall, precision, threshold (NaN for macro), average_precision
+    (of the whole curve, not of the points kept). micro pools the cells of image × class; macro is the mean over the classes of their
     precision at equal recall, so that its area is the mean average precision. No rows without any
     positive.
     """
     if not truth.any():
-        return _curve("micro", *np.empty((3, 0)), np.nan)
+        return _curve("micro", 0, *np.empty((3, 0)), np.nan)
     grid = np.linspace(0, 1, RECALL_STEPS + 1)
     tables, at_grid, areas = [], [], []
 
@@ -245,12 +245,15 @@ def curves_table(truth: np.ndarray, probability: np.ndarray) -> pd.DataFrame:
             at_grid.append(precision[first])
             areas.append(area)
         kept = np.unique(first)
-        tables.append(_curve(curve, recall[kept], precision[kept], threshold[kept], area))
+        tables.append(
+            _curve(curve, target.sum(), recall[kept], precision[kept], threshold[kept], area)
+        )
 
     add("micro", truth.ravel(), probability.ravel())
     for number in np.flatnonzero(truth.any(axis=0)):
         add(str(number), truth[:, number], probability[:, number])
-    macro = _curve("macro", grid, np.mean(at_grid, axis=0), np.nan, float(np.mean(areas)))
+    mean = np.mean(at_grid, axis=0)
+    macro = _curve("macro", truth.sum(), grid, mean, np.nan, float(np.mean(areas)))
     tables.insert(1, macro)
     return pd.concat(tables, ignore_index=True)
 
@@ -298,11 +301,17 @@ def format_score(value: float | None) -> str:
 
 
 def _curve(
-    curve: str, recall: np.ndarray, precision: np.ndarray, threshold: np.ndarray, area: float
+    curve: str,
+    positives: int,
+    recall: np.ndarray,
+    precision: np.ndarray,
+    threshold: np.ndarray,
+    area: float,
 ) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "curve": curve,
+            "positives": int(positives),
             "recall": recall,
             "precision": precision,
             "threshold": threshold,

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from hpaloc.comparison import CONSTANT, LEAST_SUPPORT, NETWORK, PERSON
+from hpaloc.comparison import CONSTANT, LEAST_PREDICTED, LEAST_SUPPORT, NETWORK, PERSON
 from hpaloc.log import InputError
 
 MEAN = "mean"
@@ -126,13 +126,18 @@ def of_evaluation(
     best = {}
     for fold in (first, MEAN):
         rows = per_class[(per_class["fold"] == fold) & (per_class["strategy"] == strategy)]
-        rows = rows[(rows["support"] >= LEAST_SUPPORT) & rows["precision"].notna()]
+        # Else one call that happens to be right would be the most confident class.
+        enough = (rows["support"] >= LEAST_SUPPORT) & (rows["predicted"] >= LEAST_PREDICTED)
+        rows = rows[enough]
         best[fold] = (
             (None, None)
             if rows.empty
             else tuple(rows.loc[rows["precision"].idxmax(), ["precision", "name"]])
         )
-    source = f"per_class.csv: highest precision, support of at least {LEAST_SUPPORT}, {strategy}"
+    source = (
+        f"per_class.csv: highest precision of the classes with at least {LEAST_SUPPORT} positives"
+        f" and {LEAST_PREDICTED} predictions, {strategy}"
+    )
     values["most_confident_class_accuracy"] = Value(best[first][0], best[MEAN][0], source)
     values["most_confident_class"] = Value(best[first][1], best[MEAN][1], source)
     return values

@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from hpaloc.comparison import LEAST_SUPPORT
 from hpaloc.figures import style as look
 
 CLASS_COLUMNS = (
@@ -70,16 +71,22 @@ def shown(classes: pd.DataFrame) -> pd.DataFrame:
 
 
 def not_drawn(classes: pd.DataFrame, answerers: pd.DataFrame) -> list[str]:
-    """A line per answerer with classes of too few positives: which these are, with their support."""
+    """A line per answerer: classes of too few positives or predictions, and how many these are."""
     lines = []
     for answerer, kind in zip(answerers["answerer"], answerers["kind"], strict=True):
         rows = classes[classes["answerer"] == answerer]
-        few = rows[rows["drawn"] == "no"]
+        few = rows[(rows["drawn"] == "no") & ~never_called(rows)]
         if few.empty or kind == "constant":
             continue
-        names = ", ".join(f"{n} ({s})" for n, s in zip(few["name"], few["support"], strict=True))
+        counts = zip(few["name"], few["support"], few["predicted"], strict=True)
+        names = ", ".join(f"{name} ({had}, {called})" for name, had, called in counts)
         lines.append(f"{answerer}: {names}")
     return lines
+
+
+def never_called(classes: pd.DataFrame) -> pd.Series:
+    """Rows of classes that enough images have and none was called with: no precision, but a fact."""
+    return (classes["support"] >= LEAST_SUPPORT) & (classes["predicted"] == 0)
 
 
 def draw(
@@ -109,7 +116,7 @@ def draw(
 
     handles = [_handle(row, style["colours"]) for row in answerers.to_dict("records")]
     texts = [textwrap.fill(label, 52) for label in answerers["label"]]
-    never = classes[(classes["drawn"] == "yes") & classes["accuracy"].isna()]
+    never = classes[never_called(classes)]
     if never["answerer"].isin(answerers["answerer"]).any():
         handles.append(Line2D([], [], marker="x", ls="", color=style["colours"]["black"], ms=4))
         texts.append("left of 0: class never answered, undefined")
@@ -126,12 +133,15 @@ def _draw_classes(
     listed: list[str],
     colours: dict[str, str],
 ) -> None:
-    """One row per class that has enough positives for somebody, the network's best on top."""
-    drawn = classes[(classes["drawn"] == "yes") & classes["answerer"].isin(answerers["answerer"])]
+    """One row per class that is drawn of somebody, the network's best on top."""
+    drawn = classes[
+        ((classes["drawn"] == "yes") | never_called(classes))
+        & classes["answerer"].isin(answerers["answerer"])
+    ]
     network = classes[classes["answerer"] == answerers["answerer"].iloc[0]].set_index("class")
     order = (
         network.loc[network.index.isin(drawn["class"])]
-        .assign(known=lambda rows: rows["accuracy"].fillna(-1))
+        .assign(known=lambda rows: rows["accuracy"].where(rows["drawn"] == "yes", -1))
         .sort_values(["known", "support"], kind="stable")
     )
     place = {number: y for y, number in enumerate(order.index)}
@@ -159,7 +169,9 @@ def _draw_classes(
     ax.set_title("By class")
     below = ["accuracy of the class (precision: share right of its calls)"]
     if listed:
-        below += ["", "Not drawn, fewer than five positives:", *listed]
+        below += [
+            "", "Not drawn, fewer than five positives or predictions (how many of each):", *listed
+        ]  # fmt: skip
     ax.set_xlabel("\n".join(below), ha="left", x=0)
 
 

@@ -10,9 +10,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from hpaloc.classes import CLASS_NAMES
+from hpaloc.comparison import LEAST_SUPPORT
 from hpaloc.figures import style as look
 
-COLUMNS = ("curve", "recall", "precision", "threshold", "average_precision")
+COLUMNS = ("curve", "positives", "recall", "precision", "threshold", "average_precision")
 ISO_F1 = (0.2, 0.4, 0.6, 0.8)
 
 
@@ -50,12 +51,17 @@ def draw(
 ) -> Figure:
     """Left: micro and macro strong, the classes thin over lines of equal F1. Right: areas by class.
 
-    ``point`` is (micro recall, micro precision) of the labels as they were called.
+    Classes of fewer than LEAST_SUPPORT positives are listed, not drawn; the macro curve is the mean
+    of all that have positives. How many images were called does not matter here: a curve ranks
+    them all. ``point`` is (micro recall, micro precision) of the labels as they were called.
     """
     colours = style["colours"]
     curves = curves.assign(curve=curves["curve"].astype(str))
-    area = curves.drop_duplicates("curve").set_index("curve")["average_precision"]
-    classes = area.drop(["micro", "macro"]).sort_values(ascending=True, kind="stable")
+    about = curves.drop_duplicates("curve").set_index("curve")
+    area = about["average_precision"]
+    single = about.drop(["micro", "macro"])
+    few = single[single["positives"] < LEAST_SUPPORT]
+    classes = area[single.index.difference(few.index, sort=False)].sort_values(kind="stable")
     shades = mpl.colormaps["cividis"](np.linspace(0, 0.85, max(len(classes), 1)))
 
     fig = look.figure(style, height_mm=128)
@@ -92,10 +98,15 @@ def draw(
     right.tick_params(axis="y", length=0)
     right.grid(axis="x")
     right.set_axisbelow(True)
-    absent = [name for n, name in enumerate(CLASS_NAMES) if str(n) not in set(classes.index)]
+    absent = [name for n, name in enumerate(CLASS_NAMES) if str(n) not in set(single.index)]
+    below = ["average precision"]
+    if len(few):
+        names = (f"{CLASS_NAMES[int(n)]} ({count})" for n, count in few["positives"].items())
+        text = f"Not drawn, fewer than five positives: {', '.join(names)}"
+        below += ["", textwrap.fill(text, 44)]
     if absent:
-        listed = textwrap.fill(f"no positives: {', '.join(absent)}", 28)
-        right.set_xlabel(f"average precision\n{listed}")
+        below += ["", textwrap.fill(f"No positives: {', '.join(absent)}", 44)]
+    right.set_xlabel("\n".join(below))
     return fig
 
 

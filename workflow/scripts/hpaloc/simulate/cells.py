@@ -75,45 +75,73 @@ def draw_cells(
     at_most: int,
     metaphases: int = 0,
     telophases: int = 0,
-    touching: bool = False,
+    gather: bool = False,
 ) -> tuple[list[Cell], list[Bridge]]:
     """The cells of a square field of side ``field``, and the bridges between daughter cells.
 
-    Dividing cells come first and lie well inside the field; a pair of daughters
-    counts as two cells. ``touching`` makes the cells seek contact.
+    The dividing cells that are asked for are always drawn, first and well inside the field; a
+    pair of daughters counts as two cells. The other cells fill what these leave of the ground:
+    at least one where ``at_most`` allows it, and fewer than wished where there is no room.
+    ``gather`` makes the cells seek contact, as those of a line that grows in islands do.
     """
-    wished = line.coverage * rng.uniform(0.8, 1.2) * field**2 / (np.pi * line.radius**2)
-    count = int(np.clip(round(wished), at_least, at_most))
+    dividing = metaphases + 2 * telophases
+    ground = (
+        metaphases * _metaphase_radius(line) ** 2 + 2 * telophases * _daughter_radius(line) ** 2
+    )
+    wished = line.coverage * rng.uniform(0.8, 1.2) * field**2 / np.pi
+    resting = max(round((wished - ground) / line.radius**2), 1)
+    resting = int(np.clip(dividing + resting, at_least, at_most)) - dividing
     cells: list[Cell] = []
     bridges: list[Bridge] = []
-    places = np.empty((0, 2))
-    gather = touching or line.islands
-    for number in range(count):
-        dividing = number < metaphases + telophases
-        spot = _place(rng, places, field, line, gather and not dividing, dividing or number == 0)
-        if spot is None or len(cells) >= max(count, 2):
+
+    def place(inside: bool, near: bool = False) -> np.ndarray | None:
+        # The middle of a bridge is kept free too: no cell grows between two daughters.
+        taken = [cell.centre for cell in cells]
+        taken += [(bridge.start + bridge.end) / 2 for bridge in bridges]
+        return _place(rng, np.array(taken).reshape(-1, 2), field, line, near, inside)
+
+    for _ in range(telophases):
+        daughters, bridge = _daughters(rng, line, place(inside=True))
+        cells += daughters
+        bridges.append(bridge)
+    for _ in range(metaphases):
+        cells.append(_metaphase_cell(rng, line, place(inside=True)))
+    for number in range(resting):
+        spot = place(inside=number == 0, near=gather or line.islands)
+        if spot is None:
             break
-        if number < telophases:
-            daughters, bridge = _daughters(rng, line, spot)
-            cells += daughters
-            bridges.append(bridge)
-            places = np.vstack([places, [cell.centre for cell in daughters]])
-        else:
-            cells.append(_metaphase_cell(rng, line, spot) if dividing else _cell(rng, line, spot))
-            places = np.vstack([places, spot])
+        cells.append(_cell(rng, line, spot))
     return cells, bridges
 
 
+def touching_pairs(cells: list[Cell], field: float) -> int:
+    """How many pairs of cells overlap or touch within the field, whose border they then share."""
+    pairs = 0
+    for number, one in enumerate(cells):
+        for other in cells[:number]:
+            apart = other.centre - one.centre
+            angle = np.arctan2(apart[1], apart[0])
+            reach = radius_at(one.radii, angle)
+            middle = one.centre + apart * reach / (reach + radius_at(other.radii, angle + np.pi))
+            overlap = reach + radius_at(other.radii, angle + np.pi) - np.linalg.norm(apart)
+            pairs += bool(overlap > 0 and (middle > 0).all() and (middle < field).all())
+    return pairs
+
+
 def _place(rng, places, field, line, gather, inside) -> np.ndarray | None:
-    """The best of some random places: near a neighbour or far from all; None if all are taken."""
+    """The best of some random places: near a neighbour or far from all.
+
+    ``inside`` keeps away from the field's border, and takes the place farthest from the others
+    where all are taken; otherwise the answer is then None.
+    """
     margin = 0.22 if inside else 0.02
-    candidates = rng.uniform(margin * field, (1 - margin) * field, (10, 2))
+    candidates = rng.uniform(margin * field, (1 - margin) * field, (20 if inside else 10, 2))
     if len(places) == 0:
         return candidates[0]
     nearest = np.linalg.norm(candidates[:, None] - places[None], axis=2).min(1)
     free = nearest > 2.3 * line.radius * line.nucleus
     if not free.any():
-        return None
+        return candidates[np.argmax(nearest)] if inside else None
     score = -np.abs(nearest - 1.45 * line.radius) if gather else nearest
     return candidates[np.argmax(np.where(free, score, -np.inf))]
 
@@ -172,9 +200,17 @@ def _cell(rng, line, centre) -> Cell:
     )  # fmt: skip
 
 
+def _metaphase_radius(line: CellLine) -> float:
+    return max(0.68 * line.radius, 8.5)
+
+
+def _daughter_radius(line: CellLine) -> float:
+    return max(0.60 * line.radius, 7.5)
+
+
 def _metaphase_cell(rng, line, centre) -> Cell:
     angle = rng.uniform(0, np.pi)
-    radius = max(0.68 * line.radius, 8.5)
+    radius = _metaphase_radius(line)
     return Cell(
         centre=centre,
         radii=_outline(rng, radius, 1.08, 0.015, angle),
@@ -191,7 +227,7 @@ def _metaphase_cell(rng, line, centre) -> Cell:
 def _daughters(rng, line, middle) -> tuple[list[Cell], Bridge]:
     """Two cells at the end of division, and the bridge that still joins them."""
     angle = rng.uniform(0, np.pi)
-    radius = max(0.60 * line.radius, 7.5)
+    radius = _daughter_radius(line)
     gap = rng.uniform(3.5, 6.5)
     cells = []
     for side in (-1, 1):

@@ -16,8 +16,8 @@ from hpaloc.simulate.draw import (
 from hpaloc.simulate.scene import Scene
 
 
-def microtubules(scene: Scene, rng: np.random.Generator) -> np.ndarray:
-    """Curved filaments from the organising centre to the border; spindles; the bridge."""
+def microtubules(scene: Scene, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Curved filaments from the organising centre to the border; spindles and bridges apart."""
     layers: list[list[np.ndarray]] = [[], [], []]
     dividing = np.zeros_like(scene.inside)
     for number, cell in enumerate(scene.cells):
@@ -31,7 +31,7 @@ def microtubules(scene: Scene, rng: np.random.Generator) -> np.ndarray:
     # The focal plane cuts the nucleus, where there are none; the haze is what is out of focus.
     picture = picture * (1 - 0.8 * scene.nucleus)
     haze = 0.10 * scene.inside * np.exp(-scene.nucleus_distance / 7) * (1 - 0.6 * scene.nucleus)
-    return picture + haze + dividing + 0.9 * _bridge_bars(scene, 0.0, 0.9)
+    return picture + haze, dividing + 0.9 * _bridge_bars(scene, 0.0, 0.9)
 
 
 def _radial_paths(cell: Cell, rng: np.random.Generator, count: int = 66) -> np.ndarray:

@@ -9,7 +9,7 @@ from hpaloc.simulate.scene import Scene
 
 Pattern = Callable[[Scene, np.random.Generator], np.ndarray]
 
-# None: the protein lies where a marker of another channel does (see MARKER_OF_CLASS).
+# None: the protein lies where a marker does (see MARKER_OF_CLASS).
 PATTERNS: tuple[Pattern | None, ...] = (
     nuclear.nucleoplasm,
     nuclear.nuclear_membrane,
@@ -41,7 +41,9 @@ PATTERNS: tuple[Pattern | None, ...] = (
     cytoplasm.rods_and_rings,
 )
 
-MARKER_OF_CLASS = {6: "yellow", 14: "red"}
+# A protein of the microtubules that is not of the spindle or the bridge too leaves them in division,
+# as several do that bind microtubules: classes 16 and 17 are seen where they are labelled only.
+MARKER_OF_CLASS = {6: "yellow", 14: "microtubules"}
 CYTOKINETIC_BRIDGE, MITOTIC_SPINDLE, CELL_JUNCTIONS = 16, 17, 22
 
 

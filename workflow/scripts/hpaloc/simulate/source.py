@@ -5,6 +5,7 @@ import json
 import logging
 import multiprocessing
 import os
+import re
 import threading
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -25,6 +26,7 @@ from hpaloc.simulate.cells import CELL_LINES
 from hpaloc.simulate.delivery import FOLDERS, image_id, image_paths, make_image
 from hpaloc.simulate.render import record
 from hpaloc.simulate.streams import DELIVERIES
+from hpaloc.simulate.version import STAMP, VERSION
 
 LABEL_TABLE = "train.csv"
 
@@ -38,8 +40,8 @@ _log = logging.getLogger("hpaloc")
 
 
 def check_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of the renderer without other keys. Raises InputError where one is missing
-    or asks for what cannot be drawn."""
+    """The settings of the renderer without other keys, and its version. Raises InputError where
+    one is missing or asks for what cannot be drawn."""
     if missing := sorted(_KEYS - settings.keys()):
         raise InputError(f"settings of a simulated source: {', '.join(missing)} missing.")
     if settings["delivery"] not in DELIVERIES:
@@ -61,7 +63,12 @@ def check_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     for key in ("images", "size", "images_per_antibody", "field_um"):
         if not settings[key] > 0:
             raise InputError(f"{key}: {settings[key]} must be greater than 0.")
-    return {key: settings[key] for key in sorted(_KEYS)}
+    if settings.get("version", VERSION) != VERSION:
+        raise InputError(
+            f"version: these are settings of version {settings['version']} of the simulator, this"
+            f" is version {VERSION}. Leave the version out, or use the code of that version."
+        )
+    return {key: settings[key] for key in sorted(_KEYS)} | {"version": VERSION}
 
 
 def make_source(name: str, settings: Mapping[str, Any], raw: Path, workers: int) -> pd.DataFrame:
@@ -69,11 +76,13 @@ def make_source(name: str, settings: Mapping[str, Any], raw: Path, workers: int)
 
     ``raw`` then holds the images of these settings and no others. Images that an
     earlier, interrupted run finished are kept if their files are whole and their
-    settings (the number of images apart) and the renderer's code are the same.
+    settings (the number of images apart) and the renderer's code are the same;
+    of any others nothing is kept.
     """
     settings = check_settings(settings)
     raw.mkdir(parents=True, exist_ok=True)
-    journal = raw / f"rendered_{_key(settings)}.jsonl"
+    journal = raw / f"rendered_v{VERSION}_{_key(settings)}.jsonl"
+    _tell_of_other_versions(name, raw)
     made = {
         number: entry
         for number, entry in _read_journal(journal).items()
@@ -98,6 +107,23 @@ def make_source(name: str, settings: Mapping[str, Any], raw: Path, workers: int)
         targets = [format_labels(labels) for labels in index["labels"]]
         write_csv(pd.DataFrame({"Id": index["image_id"], "Target": targets}), raw / LABEL_TABLE)
     return index
+
+
+def _tell_of_other_versions(name: str, raw: Path) -> None:
+    """What other versions left here is made again; that many images change is worth a word."""
+    others = {_version_of(path) for path in raw.glob("rendered_*.jsonl")} - {VERSION}
+    if others:
+        _log.warning(
+            "the source %r was made by version %s of the simulator, this is version %d:"
+            " all its images are made again",
+            name, " and ".join(map(str, sorted(others))), VERSION,
+        )  # fmt: skip
+
+
+def _version_of(journal: Path) -> int:
+    """Version 1 did not write its number into the name of the journal."""
+    found = re.fullmatch(r"rendered_v(\d+)_\w+\.jsonl", journal.name)
+    return int(found[1]) if found else 1
 
 
 def _key(settings: Mapping[str, Any]) -> str:
@@ -199,9 +225,10 @@ def _index_row(name: str, settings: Mapping[str, Any], entry: Mapping[str, Any])
 
 
 def _remove_stale(raw: Path, index: pd.DataFrame, journal: Path) -> None:
-    """Removes what earlier settings left in the raw folder: images, journals, the label table."""
+    """Removes what earlier settings left in the raw folder: images, journals, stamps, the label table."""
     wanted = {path for channel in CHANNELS for path in index[f"path_{channel}"]}
     stale = [path for path in raw.glob("rendered_*.jsonl") if path != journal]
+    stale += [path for path in raw.glob("simulator_*") if path.name != STAMP]
     stale += [raw / LABEL_TABLE] if (raw / LABEL_TABLE).exists() else []
     folders = [path for folder in FOLDERS.values() for path in (raw / folder).rglob("*")]
     stale += [
