@@ -38,6 +38,8 @@ def test_two_folds_run_at_once_and_one_that_is_cancelled_goes_on(
     run.completes()
 
     assert len(attempts(workspace, 1)) == 2 and len(attempts(workspace, 2)) == 1
+    # What Snakemake stores of a job on a node is what it plans with here.
+    assert workspace.planned(*THRESHOLDS) == {}
     files = same_as(workspace, undisturbed)
     tried(
         "two folds submitted, one cancelled (`scancel`)",

@@ -103,9 +103,9 @@ def draw(
     if len(few):
         names = (f"{CLASS_NAMES[int(n)]} ({count})" for n, count in few["positives"].items())
         text = f"Not drawn, fewer than five positives: {', '.join(names)}"
-        below += ["", textwrap.fill(text, 44)]
+        below += ["", textwrap.fill(text, 28)]
     if absent:
-        below += ["", textwrap.fill(f"No positives: {', '.join(absent)}", 44)]
+        below += ["", textwrap.fill(f"No positives: {', '.join(absent)}", 28)]
     right.set_xlabel("\n".join(below))
     return fig
 
