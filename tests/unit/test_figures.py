@@ -572,3 +572,14 @@ def test_class_names_stand_beside_their_panels(inputs, table_of):
     counts = pd.read_csv(inputs["counts.csv"])
     total = counts[(counts["fold"] == 2) & (counts["class"] == 25)]["count"].sum()
     assert (table.loc[table["class"] == 25, "labels"] == total).all()
+
+
+def test_curves_are_drawn_where_no_class_has_enough_positives(tmp_path):
+    truth = np.zeros((12, N_CLASSES), dtype=bool)
+    truth[np.arange(12), np.arange(12) // 4] = True  # three classes of four positives
+    curves = curves_table(truth, np.random.default_rng(4).random(truth.shape))
+    fig = pr_curve.draw(curves, style.apply(), "")
+    left, right = fig.axes[:2]
+    assert len(left.get_legend_handles_labels()[1]) == 2  # micro and macro
+    assert f"{CLASS_NAMES[2]} (4)" in right.get_xlabel().replace("\n", " ")
+    fig.savefig(tmp_path / "few.png")

@@ -62,7 +62,7 @@ def draw(
     single = about.drop(["micro", "macro"])
     few = single[single["positives"] < LEAST_SUPPORT]
     classes = area[single.index.difference(few.index, sort=False)].sort_values(kind="stable")
-    shades = mpl.colormaps["cividis"](np.linspace(0, 0.85, max(len(classes), 1)))
+    shades = mpl.colormaps["cividis"](np.linspace(0, 0.85, len(classes)))
 
     fig = look.figure(style, height_mm=128)
     look.title(fig, "Precision against recall of the final model", subtitle)
@@ -77,7 +77,8 @@ def draw(
             rows["recall"], rows["precision"], color=colour, lw=2, ls=line,
             label=f"{name}, average precision {area[name]:.3f}",
         )  # fmt: skip
-    left.plot([], [], color=shades[len(shades) // 2], lw=0.7, label=f"{len(classes)} classes")
+    if len(classes):
+        left.plot([], [], color=shades[len(shades) // 2], lw=0.7, label=f"{len(classes)} classes")
     if point is not None:
         left.plot(
             *point, "o", mfc="white", mec=colours["red"], mew=1.5, ms=6, zorder=5, ls="",
