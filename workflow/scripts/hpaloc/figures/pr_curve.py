@@ -100,14 +100,15 @@ def draw(
     right.grid(axis="x")
     right.set_axisbelow(True)
     absent = [name for n, name in enumerate(CLASS_NAMES) if str(n) not in set(single.index)]
-    below = ["average precision"]
+    below = []
     if len(few):
         names = (f"{CLASS_NAMES[int(n)]} ({count})" for n, count in few["positives"].items())
-        text = f"Not drawn, fewer than five positives: {', '.join(names)}"
-        below += ["", textwrap.fill(text, 28)]
+        below.append(f"Not drawn, fewer than five positives: {', '.join(names)}")
     if absent:
-        below += ["", textwrap.fill(f"No positives: {', '.join(absent)}", 28)]
-    right.set_xlabel("\n".join(below))
+        below.append(f"No positives: {', '.join(absent)}")
+    if below:  # below both axes: a narrow column of names would leave no height for the curves
+        lines = [textwrap.fill(text, 105, subsequent_indent="   ") for text in below]
+        left.set_xlabel("\n".join(["recall", "", *lines]), ha="left", x=0)
     return fig
 
 
