@@ -86,20 +86,27 @@ class Workspace:
         self, *arguments: str, overlay: str | None = "tiny", path: Path | None = None
     ) -> dict[str, int]:
         """Jobs that a dry run would start, by rule."""
+        return self.plan(*arguments, overlay=overlay, path=path)[0]
+
+    def plan(
+        self, *arguments: str, overlay: str | None = "tiny", path: Path | None = None
+    ) -> tuple[dict[str, int], str]:
+        """Jobs that a dry run would start, by rule, and all that it says."""
         done = self.run("-n", *arguments, overlay=overlay, path=path)
-        assert done.returncode == 0, done.stdout + done.stderr
+        said = done.stdout + done.stderr
+        assert done.returncode == 0, said
         jobs: dict[str, int] = {}
-        rows = iter((done.stdout + done.stderr).splitlines())
+        rows = iter(said.splitlines())
         for row in rows:
             if row.split() == ["job", "count"]:
                 next(rows)  # the rule of dashes
                 for row in rows:
                     if not row.strip():
-                        return jobs
+                        return jobs, said
                     name, count = row.split()
                     if name != "total":
                         jobs[name] = int(count)
-        return jobs
+        return jobs, said
 
     def settings_of(self, source: str) -> str:
         """The settings, as JSON, that a dry run hands to the program that makes a source."""

@@ -36,18 +36,11 @@ def mine(fresh):
     source = {"kind": "local", "folder": "images"}
     fresh.configure({"test_source": "mine", "sources": {"mine": source}})
     make(fresh, ARRAYS)
-    assert fresh.planned(ARRAYS) == {}
     return fresh
 
 
 def make(workspace, target: str) -> str:
     done = workspace.run("--cores", "2", target)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout + done.stderr
-
-
-def said_by_plan(workspace, *targets: str) -> str:
-    done = workspace.run("-n", *targets)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
 
@@ -69,10 +62,10 @@ def test_images_that_are_exported_again_are_converted_again(mine):
     assert named.returncode == 1
     assert "results/sources/mine/raw/index.parquet: made of images/" in named.stdout
     assert "which was edited since" in named.stdout
-    said = said_by_plan(mine, ARRAYS)
+    jobs, said = mine.plan(ARRAYS)
     assert "sources.mine: 16 files edited (a_" in said
     assert "It is indexed and converted again, and predicted." in said
-    assert mine.planned(ARRAYS).keys() == CONVERSION
+    assert jobs.keys() == CONVERSION
     make(mine, ARRAYS)
     second = arrays.read_text()
     assert second != first
@@ -81,9 +74,12 @@ def test_images_that_are_exported_again_are_converted_again(mine):
     # The same files in another place of the disk: compared once, and nothing runs.
     for path in images.iterdir():
         path.write_bytes(path.read_bytes())
-    assert "16 files have new time stamps and the same contents" in said_by_plan(mine, ARRAYS)
-    assert "time stamps" not in said_by_plan(mine, ARRAYS)
-    assert mine.planned(ARRAYS) == {}
+    jobs, said = mine.plan(ARRAYS)
+    assert "16 files have new time stamps and the same contents" in said
+    assert jobs == {}
+    jobs, said = mine.plan(ARRAYS)
+    assert "time stamps" not in said
+    assert jobs == {}
 
     # A job that fails is not forgotten, though its outputs are gone with what triggered it.
     shutil.copytree(kept, images, dirs_exist_ok=True)
@@ -115,18 +111,17 @@ def test_a_training_image_that_changed_retrains_and_says_so_before(finished):
         }
     )  # fmt: skip
     make(finished, "train")
-    assert finished.planned("train") == {}
 
     path = finished.path / "images" / "c_green.tif"
     os.utime(path, (1, 1))
     assert finished.planned("train") == {}
     data = path.read_bytes()
     path.write_bytes(data[:-1] + bytes([data[-1] ^ 255]))
-    said = said_by_plan(finished, "train")
+    jobs, said = finished.plan("train")
     assert "sources.mine: 1 file edited (c_green.tif) since it was indexed." in said
     assert "every trained fold is trained again unless the arrays come out the same" in said
     assert "(2 of recipe own)" in said
-    assert finished.planned("train")["train_fold"] == 2
+    assert jobs["train_fold"] == 2
     path.write_bytes(data)
     assert finished.planned("train") == {}
 
@@ -134,7 +129,6 @@ def test_a_training_image_that_changed_retrains_and_says_so_before(finished):
     weights = finished.path / "results/own/models/own/fold1/weights.sha256"
     before = weights.read_text()
     shutil.rmtree(finished.path / "results/sources/mine")
-    assert finished.planned("train")["train_fold"] == 2
     make(finished, "train")
     assert weights.read_text() == before
     log = finished.path / "results/own/logs/train_fold/own/fold1.log"
@@ -166,10 +160,10 @@ def test_a_replaced_archive_or_table_of_the_competition_is_read_again(fresh):
     put(1, 5)
     assert fresh.planned(target) == indexed
     put(2, 0)
-    assert fresh.planned(target) == indexed
-    assert "sources.kaggle: 1 file edited (data/kaggle/train.zip)" in said_by_plan(fresh, target)
+    jobs, said = fresh.plan(target)
+    assert jobs == indexed
+    assert "sources.kaggle: 1 file edited (data/kaggle/train.zip)" in said
     make(fresh, target)
-    assert fresh.planned(target) == {}
     (folder / "train.zip").unlink()  # what was made of it stays
     assert fresh.planned(target) == {}
 
@@ -183,7 +177,6 @@ def test_another_answer_sheet_with_an_older_time_is_scored(finished):
     finished.configure({"evaluation": {"human_answers": [answers]}})
     table = "results/tiny/tables/human_vs_machine.csv"
     make(finished, table)
-    assert finished.planned(table) == {}
     first = (finished.path / table).read_text()
     sheet.write_text("Id,Predicted\na,0\nb,25\n")
     os.utime(sheet, (1, 1))
