@@ -43,4 +43,4 @@ rule all:
         rules.tabulate_provenance.output,
 
 
-rerun_for_missing_inputs(workflow.rules)
+rerun_for_missing_inputs()

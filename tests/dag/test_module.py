@@ -14,6 +14,13 @@ SNAKEFILE = """
 configfile: "config.yaml"
 
 
+rule own:
+    output:
+        "own.txt",
+    shell:
+        "touch {output}"
+
+
 module hpaloc:
     snakefile:
         "../tools/hpaloc/Snakefile"
@@ -32,6 +39,11 @@ rule count:
         "counted.txt",
     shell:
         "wc -l {input} > {output}"
+
+
+# Rules that are not the module's stay as they are.
+assert "missing_inputs" not in workflow.get_rule("own").params.keys()
+assert "missing_inputs" in workflow.get_rule("hpaloc_make_folds").params.keys()
 """
 
 

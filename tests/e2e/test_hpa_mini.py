@@ -6,6 +6,7 @@ The atlas serves simulated cells: the scores say nothing of accuracy on real one
 import json
 import shutil
 import subprocess
+import sys
 
 import made_atlas
 import pandas as pd
@@ -89,3 +90,24 @@ def test_the_network_learnt_something_of_the_simulated_cells(mini):
     constant = pd.read_csv(evaluation / "baselines.csv").query("metric == 'macro_f1'")["value"]
     chosen = metrics.query("fold == 'mean' and strategy == 'global' and metric == 'macro_f1'")
     assert float(chosen["value"].iloc[0]) > 1.5 * constant.max()
+
+
+def test_a_fetched_image_that_is_not_as_it_was_fetched_is_named(mini):
+    def verified() -> subprocess.CompletedProcess:
+        return subprocess.run(
+            [sys.executable, "workflow/scripts/verify.py", "--run", "hpa_mini"],
+            check=False, cwd=mini[0].parent, capture_output=True, text=True,
+        )  # fmt: skip
+
+    index = pd.read_parquet(mini[0] / "sources/hpa_mini_test/raw/index.parquet")
+    path = mini[0] / "downloads/hpa/images" / index["path_green"].iloc[0]
+    data = path.read_bytes()
+    path.write_bytes(data[:-1] + bytes([data[-1] ^ 255]))
+    named = verified()
+    path.write_bytes(data)
+    assert named.returncode == 1
+    assert (
+        f"{path.relative_to(mini[0].parent)}: not as it was fetched. Delete it and"
+        " results/sources/hpa_mini_test" in named.stdout
+    )
+    assert verified().returncode == 0

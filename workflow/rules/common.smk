@@ -525,8 +525,8 @@ for name in sources_used():
         selection_digest(name)
 
 
-def rerun_for_missing_inputs(rules):
-    """Give every rule a parameter that triggers it where one of its inputs is missing.
+def rerun_for_missing_inputs():
+    """Give every rule of ours a parameter that triggers it where one of its inputs is missing.
 
     Snakemake forgets why a job had to run when that job fails: its outputs are deleted, and what was
     made of the old ones counts as up to date from then on (snakemake/snakemake#2966). With this the
@@ -546,8 +546,9 @@ def rerun_for_missing_inputs(rules):
 
         return missing
 
-    for reader in rules:
-        if reader.output:
+    for reader in workflow.rules:
+        is_ours = Path(str(reader.snakefile)).is_relative_to(PROJECT)
+        if is_ours and reader.output:
             reader.set_params(missing_inputs=missing_inputs(reader))
 
 
