@@ -135,6 +135,28 @@ def test_a_training_image_that_changed_retrains_and_says_so_before(finished):
     assert "restored" in log.read_text()
 
 
+def test_own_weights_that_were_replaced_are_trained_from_again(finished):
+    own = finished.path / "own.safetensors"
+    models = finished.path / "results/tiny/models/tiny"
+    one, other = ((models / f"fold{k}/weights.safetensors").read_bytes() for k in (1, 2))
+    assert len(one) == len(other)
+    own.write_bytes(one)
+    finished.configure({"recipes": {"tiny_bce": {"pretrained": own.name}}})
+    fold = "results/tiny/models/tiny_bce/fold1/weights.sha256"
+    make(finished, fold)
+    first = (finished.path / fold).read_text()
+    os.utime(own)  # newer than what was made of it
+    assert finished.planned(fold) == {}
+    own.write_bytes(other)
+    os.utime(own, (1, 1))
+    assert finished.planned(fold) == {"train_fold": 1}
+    make(finished, fold)
+    assert (finished.path / fold).read_text() != first
+    own.write_bytes(one)
+    make(finished, fold)
+    assert (finished.path / fold).read_text() == first  # from its state
+
+
 def test_a_replaced_archive_or_table_of_the_competition_is_read_again(fresh):
     folder, target = fresh.path / "data/kaggle", "results/sources/kaggle/raw/index.sha256"
     folder.mkdir(parents=True)
