@@ -1,6 +1,7 @@
 """Workers end with the program, whatever ends it, and report what ended them."""
 
 import errno
+import faulthandler
 import mmap
 import os
 import signal
@@ -176,6 +177,24 @@ def test_workers_end_whatever_ends_the_program(tmp_path, case) -> None:
             os.kill(other, signal.SIGKILL)
 
 
+def test_an_error_that_nothing_catches_ends_a_program_that_has_batches(tmp_path) -> None:
+    """The error's traceback keeps the feed alive to the end of the interpreter."""
+    program = (
+        "from hpaloc.batch_buffers import filled\n"
+        "def write(position, image): image[:] = position\n"
+        "def epoch():\n"
+        "    for batch in filled([range(4)] * 50, (3,), write, 2):\n"
+        "        raise RuntimeError('as CUDA out of memory in the forward pass')\n"
+        "epoch()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env=os.environ | {"PYTHONPATH": str(SCRIPTS)}, stderr=subprocess.PIPE, timeout=60,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 1 and b"as CUDA out of memory" in done.stderr
+
+
 # What is reported
 
 
@@ -240,6 +259,7 @@ def test_an_error_of_a_worker_is_that_of_the_program(error, kind, words) -> None
 
 def cut_short(path: Path) -> None:
     """Reads a mapped file whose end is gone."""
+    faulthandler.disable()  # pytest's, which would print the traceback
     path.write_bytes(bytes(1 << 16))
     with path.open("r+b") as file, mmap.mmap(file.fileno(), 0) as mapped:
         file.truncate(0)
@@ -251,7 +271,7 @@ def cut_short(path: Path) -> None:
     [
         (lambda _: os.kill(os.getpid(), signal.SIGKILL), InputError, "SIGKILL.*more memory"),
         (lambda path: cut_short(path), InputError, "SIGBUS.*cut short.*make verify"),
-        (lambda _: os.kill(os.getpid(), signal.SIGSEGV), RuntimeError, "SIGSEGV"),
+        (lambda _: os.kill(os.getpid(), signal.SIGXCPU), RuntimeError, "SIGXCPU"),
         (lambda _: os._exit(3), RuntimeError, "status 3"),
         (lambda _: sys.exit(3), RuntimeError, "status 1"),
     ],
