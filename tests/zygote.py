@@ -65,6 +65,10 @@ class Zygote:
             return False
         return True
 
+    def wait(self) -> int:
+        """The status of what was started, or minus the signal that ended it, when it has ended."""
+        return os.waitstatus_to_exitcode(int(self._process.stdout.readline()))
+
     def kill(self) -> None:
         """SIGKILL to what was started, and waits for its end."""
         if self.is_running():

@@ -1,25 +1,27 @@
 """Batches filled by worker processes into a few buffers that all of them share."""
 
 import mmap
-import multiprocessing
-import signal
 import sys
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
-from multiprocessing.connection import wait
+from contextlib import suppress
 from typing import Any
 
 import cv2
 import numpy as np
 import torch
 
-from hpaloc.memory import keep_freed_memory
+from hpaloc.log import InputError
+from hpaloc.pinning import register, unregister
+from hpaloc.workers import Piece, Workers
 
 # Buffers: two with whoever takes the batches, two that are being filled.
 SLOTS = 4
 # The most images that a worker takes at a time; a batch is shared out among all workers.
 _MOST_AT_A_TIME = 8
+# The most pieces of a batch: those of all buffers fit into the pipe to the workers.
+_MOST_PIECES = 64
 
 # Writes the image at a position into its place in a buffer.
 Write = Callable[[int, np.ndarray], None]
@@ -33,7 +35,8 @@ def filled(
     The worker processes fill SLOTS buffers of the largest part's size, made once and shared by
     all; on a machine whose GPU is in use they are pinned. A buffer is filled again when nothing
     refers to its tensor any more: whoever keeps more than two of them is given copies. An error
-    of a worker is raised here. Without workers each tensor is filled here when it is asked for.
+    of a worker is raised here, up to SLOTS batches early. Without workers each tensor is filled
+    here when it is asked for. Raises InputError where memory or processes are short.
     """
     # Workers are forked: they start at once and share the memory maps. Where forking is not safe
     # (macOS) or unknown (Windows), batches are made in the process itself.
@@ -50,35 +53,34 @@ def _by_workers(
     parts: list[range], shape: tuple[int, ...], write: Write, workers: int
 ) -> Iterator[torch.Tensor]:
     largest = max(map(len, parts))
-    memory = mmap.mmap(-1, SLOTS * largest * int(np.prod(shape)))  # shared with forked processes
-    buffers = np.frombuffer(memory, np.uint8).reshape(SLOTS, largest, *shape)
-    pinned = _pin(buffers)
+    buffers = _shared_buffers(largest, shape)
+
+    def work(piece: Piece) -> None:
+        slot, number, start, stop = piece
+        _write_all(write, parts[number][start:stop], buffers[slot, start:stop])
+
     # Ends OpenCV's threads: a fork would inherit them dead, and wait for them for ever.
     # The workers are the threads.
     cv2.setNumThreads(1)
-    context = multiprocessing.get_context("fork")
-    tasks, done = context.SimpleQueue(), context.SimpleQueue()
-    processes = [
-        context.Process(target=_work, args=(tasks, done, buffers, write), daemon=True)
-        for _ in range(workers)
-    ]
-    at_a_time = max(1, min(_MOST_AT_A_TIME, largest // workers))
+    at_a_time = max(1, min(_MOST_AT_A_TIME, largest // workers), -(-largest // _MOST_PIECES))
     free: deque[tuple[int, Any]] = deque((slot, None) for slot in range(SLOTS))
-    waiting, filling, left = deque(parts), deque(), [0] * SLOTS
+    waiting, filling, left = deque(enumerate(parts)), deque(), [0] * SLOTS
+    pinned: bool | None = None
+    processes = Workers(workers, work)
     try:
-        for process in processes:
-            process.start()
         while waiting or filling:
             while waiting and (slot := _next_free(free, must=not filling)) is not None:
-                part = waiting.popleft()
-                pieces = [part[k : k + at_a_time] for k in range(0, len(part), at_a_time)]
-                left[slot] = len(pieces)
+                number, part = waiting.popleft()
+                starts = range(0, len(part), at_a_time)
+                left[slot] = len(starts)
                 filling.append((slot, part))
-                for number, piece in enumerate(pieces):
-                    tasks.put((slot, number * at_a_time, piece))
+                for start in starts:
+                    processes.put((slot, number, start, min(start + at_a_time, len(part))))
+            if pinned is None:
+                pinned = register(buffers)  # after the fork, and while the workers are at work
             slot, part = filling.popleft()
             while left[slot]:
-                left[_next_done(done, processes)] -= 1
+                left[processes.next_done()] -= 1
             images = buffers[slot, : len(part)]
             # One buffer stays with whoever takes them, one is being filled.
             if len(free) + len(filling) < SLOTS - 2:
@@ -87,59 +89,33 @@ def _by_workers(
                 continue
             given_back = weakref.finalize(images, _give_back, free, slot, pinned)
             given_back.atexit = False
-            tensor = torch.from_numpy(images)
+            tensors = [torch.from_numpy(images)]
             del images
-            yield tensor
-            del tensor
+            yield tensors.pop()  # nothing here refers to it meanwhile
     finally:
-        for process in processes:
-            if process.pid is not None:
-                process.kill()  # they keep nothing
-                process.join()
+        processes.close()
         if pinned:
-            torch.cuda.synchronize()
-            torch.cuda.cudart().cudaHostUnregister(buffers.ctypes.data)
+            # Of a buffer that is still out, nobody knows what copies it.
+            copies = [copy for _, copy in free if copy is not None]
+            unregister(buffers, copies if len(free) == SLOTS else None)
 
 
-def _work(tasks: Any, done: Any, buffers: np.ndarray, write: Write) -> None:
-    # Whoever ends the program by a signal ends its first process, and that one its workers.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
-    # The only other end is the first process: when it is gone, the queue ends too.
-    tasks._writer.close()
-    keep_freed_memory()
+def _shared_buffers(images: int, shape: tuple[int, ...]) -> np.ndarray:
+    """SLOTS buffers for so many images, in memory that is shared with forked processes."""
+    size = SLOTS * images * int(np.prod(shape))
     try:
-        while True:
-            slot, start, piece = tasks.get()
-            try:
-                _write_all(write, piece, buffers[slot, start : start + len(piece)])
-            except Exception as error:  # noqa: BLE001 - it is raised where the batch is taken
-                done.put(error)
-            else:
-                done.put(slot)
-    except (EOFError, OSError):
-        return
+        memory = mmap.mmap(-1, size)
+    except OSError as error:
+        raise InputError(
+            f"no memory for {SLOTS} batches of {images} images, {size / 2**20:,.0f} MiB"
+            f" ({error.strerror}): give the job more memory, or use a smaller batch_size."
+        ) from None
+    return np.frombuffer(memory, np.uint8).reshape(SLOTS, images, *shape)
 
 
 def _write_all(write: Write, positions: range, images: np.ndarray) -> None:
     for position, image in zip(positions, images, strict=True):
         write(position, image)
-
-
-def _next_done(done: Any, processes: list[Any]) -> int:
-    """The buffer of which another piece is filled."""
-    ready = wait([done._reader, *(process.sentinel for process in processes)])
-    if done._reader not in ready:
-        (ended, *_) = (process for process in processes if process.sentinel in ready)
-        ended.join()
-        raise RuntimeError(
-            f"a process that makes batches has ended (exit code {ended.exitcode}; -9: killed, most"
-            " often for want of memory)"
-        )
-    result = done.get()
-    if isinstance(result, Exception):
-        raise result
-    return result
 
 
 def _next_free(free: deque[tuple[int, Any]], must: bool) -> int | None:
@@ -159,14 +135,8 @@ def _next_free(free: deque[tuple[int, Any]], must: bool) -> int | None:
 def _give_back(free: deque[tuple[int, Any]], slot: int, pinned: bool) -> None:
     event = None
     if pinned:  # the GPU may still be reading it
-        event = torch.cuda.Event()
-        event.record()
+        # A GPU that has failed reads nothing; whoever uses it next reports that.
+        with suppress(RuntimeError):
+            event = torch.cuda.Event(blocking=True)  # waiting for it takes no core
+            event.record()
     free.append((slot, event))
-
-
-def _pin(buffers: np.ndarray) -> bool:
-    """Locks the memory for transfers in the background, if a GPU is in use."""
-    if not (torch.cuda.is_available() and torch.cuda.is_initialized()):
-        return False
-    status = torch.cuda.cudart().cudaHostRegister(buffers.ctypes.data, buffers.nbytes, 0)
-    return int(status) == 0

@@ -8,6 +8,7 @@ import torch
 
 from hpaloc.compute import Compute
 from hpaloc.feed import Batch
+from hpaloc.pinning import pinned
 
 # Batches whose work may be waiting for the GPU: more would only fill its memory.
 _AHEAD = 2
@@ -31,7 +32,7 @@ def on_device(batches: Iterator[Batch], compute: Compute) -> Iterator[Batch]:
             del batch
         if coming is not None:
             yield _arrived(*coming)
-            at_work.append(_event())
+            at_work.append(_event(blocking=True))  # the host waits for it, without taking a core
         if following is None:
             return
         coming = following
@@ -49,12 +50,19 @@ def to_device(tensor: torch.Tensor, compute: Compute) -> torch.Tensor:
     """One tensor on the device."""
     if compute.device.type == "cpu":
         return tensor
-    return _pinned(tensor).to(compute.device, non_blocking=True)
+    return pinned(tensor).to(compute.device, non_blocking=True)
+
+
+def to_host(tensor: torch.Tensor) -> torch.Tensor:
+    """One tensor on the CPU. Waits for the device without taking a core, as .cpu() would."""
+    if tensor.device.type == "cuda":
+        _event(blocking=True).synchronize()
+    return tensor.cpu()
 
 
 def _sent(batch: Batch, device: torch.device) -> tuple[Batch, torch.cuda.Event]:
     images, targets = (
-        None if tensor is None else _pinned(tensor).to(device, non_blocking=True)
+        None if tensor is None else pinned(tensor).to(device, non_blocking=True)
         for tensor in (batch.images, batch.targets)
     )
     return batch._replace(images=images, targets=targets), _event()
@@ -69,12 +77,8 @@ def _arrived(batch: Batch, sent: torch.cuda.Event) -> Batch:
     return batch
 
 
-def _event() -> torch.cuda.Event:
+def _event(blocking: bool = False) -> torch.cuda.Event:
     """Where the current stream is now."""
-    event = torch.cuda.Event()
+    event = torch.cuda.Event(blocking=blocking)
     event.record()
     return event
-
-
-def _pinned(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor if tensor.is_pinned() else tensor.pin_memory()

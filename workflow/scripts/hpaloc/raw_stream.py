@@ -21,7 +21,7 @@ from threadpoolctl import threadpool_limits
 from hpaloc.classes import CHANNELS, N_CLASSES
 from hpaloc.compute import Compute
 from hpaloc.convert import BadFile, Problem, converted
-from hpaloc.device_batches import to_device
+from hpaloc.device_batches import to_device, to_host
 from hpaloc.feed import n_draws, n_views, view_maker
 from hpaloc.gradient import Forward
 from hpaloc.image_header import Notes
@@ -118,7 +118,7 @@ def stream_probabilities(
                 for images in exact_views(to_device(drawn, compute), views):
                     for number, network in enumerate(networks):
                         total[number] += probabilities(network, images, compute)
-            found.append((total / n_views(views)).float().cpu().numpy())
+            found.append(to_host((total / n_views(views)).float()).numpy())
             image_ids += batch.image_ids
         progress(len(batch.image_ids) + len(batch.problems))
     return image_ids, np.concatenate(found, axis=1), problems
