@@ -42,7 +42,7 @@ def has_usable_gpu() -> bool:
     if available:
         if not torch.version.hip:
             _check_architectures()
-        _check_that_it_works()
+        _check_that_it_is_available()
     elif not torch.version.hip and (sign := _sign_of_a_gpu()):
         raise InputError(
             f"A GPU is asked for and is there ({sign}), but {_reason()}. {_ON_THE_CPU}"
@@ -88,16 +88,16 @@ def _check_architectures() -> None:
             )
 
 
-def _check_that_it_works() -> None:
+def _check_that_it_is_available() -> None:
     try:
-        torch.zeros(1, device="cuda")
+        torch.empty(1, device="cuda")  # makes a context and takes a first piece of memory
         torch.cuda.synchronize()
     except RuntimeError as error:  # torch's errors of CUDA and of memory are such
         first, _, _ = str(error).strip().partition("\n")
         raise InputError(
-            f"The GPU {torch.cuda.get_device_name()} does nothing for this program: {first} Look"
-            " with nvidia-smi whether another program has it for itself or fills its memory, or"
-            f" choose another GPU with {_VISIBLE}. {_ON_THE_CPU}"
+            f"The GPU {torch.cuda.get_device_name()} is not available: {first} Look with nvidia-smi"
+            " whether another program has it for itself or fills its memory, or choose another GPU"
+            f" with {_VISIBLE}. {_ON_THE_CPU}"
         ) from None
 
 
