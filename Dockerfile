@@ -1,7 +1,8 @@
 # What the workflow needs, from the pins of requirements.txt; the workflow itself is mounted:
 #   docker build --tag hpaloc .
 #   docker run --rm --gpus all --user "$(id -u):$(id -g)" --volume "$PWD:/work" hpaloc snakemake --cores all
-# Wheels bring CUDA's libraries along: the host needs the driver and NVIDIA's container toolkit.
+# Wheels bring CUDA's libraries along: the host needs the driver and NVIDIA's container toolkit. For
+# drivers older than 580 and for V100: docker build --build-arg REQUIREMENTS=requirements-cuda12.txt
 FROM python:3.11-slim-bookworm
 
 # A compiler for what torch compiles while it runs. git tells the commit, for the records of where
@@ -12,8 +13,9 @@ RUN apt-get update \
     && apt-get install --yes --no-install-recommends g++ git tini \
     && rm -rf /var/lib/apt/lists/*
 
-COPY requirements.txt /opt/hpaloc/requirements.txt
-RUN pip install --no-cache-dir --requirement /opt/hpaloc/requirements.txt
+ARG REQUIREMENTS=requirements.txt
+COPY requirements.txt requirements-common.txt requirements-cuda12.txt /opt/hpaloc/
+RUN pip install --no-cache-dir --requirement "/opt/hpaloc/${REQUIREMENTS}"
 
 # Any user may run it, also one that the image has no name for: Snakemake asks for a name and ends
 # without one. Caches of matplotlib, torch and Snakemake go where everyone can write.

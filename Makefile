@@ -1,6 +1,8 @@
 # make demo: the whole workflow on simulated cells, from nothing.  make test: the tests, from nothing.
 
 PYTHON ?= python3
+# requirements-cuda12.txt for older NVIDIA drivers and GPUs: docs/gpus.md.
+REQUIREMENTS ?= requirements.txt
 SNAKEMAKE = .venv/bin/snakemake
 
 .PHONY: demo test test-cluster test-cluster-quick test-conda lint report verify clean-demo
@@ -46,8 +48,8 @@ clean-demo:
 
 # The same environment for everything. `ready` is written last: an installation that broke off is
 # done again.
-.venv/ready: requirements.txt requirements-dev.txt
+.venv/ready: $(REQUIREMENTS) requirements-common.txt requirements-dev.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, PYTHON=… names one; this is " + sys.version)'
 	$(PYTHON) -m venv .venv
-	.venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check -r $(REQUIREMENTS) -r requirements-dev.txt
 	touch .venv/ready

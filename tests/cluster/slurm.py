@@ -126,7 +126,7 @@ class Cluster:
         ETC.mkdir(exist_ok=True)
         (ETC / "slurm.conf").write_text(MARK + config)
         (ETC / "gres.conf").write_text(
-            MARK + f"Name=gpu Type=a100 File={','.join(map(str, gpus))}\n"
+            MARK + f"Name=gpu Type=a100 File={','.join(map(str, gpus))} Flags=no_gpu_env\n"
         )
 
     def start_controller(self) -> None:

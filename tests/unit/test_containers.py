@@ -10,6 +10,7 @@ from workspace import PROJECT
 
 DOCKERFILE = (PROJECT / "Dockerfile").read_text(encoding="utf-8")
 DEFINITION = (PROJECT / "apptainer.def").read_text(encoding="utf-8")
+FILES = ["requirements.txt", "requirements-common.txt", "requirements-cuda12.txt"]
 
 
 def one(pattern: str, text: str) -> str:
@@ -24,22 +25,37 @@ def test_both_start_from_the_same_python_that_the_pins_are_for():
     assert base.startswith(f"python:{python}-slim")
 
 
-def test_both_install_the_same_system_packages_and_all_requirements():
-    for pattern in (
-        r"apt-get install --yes --no-install-recommends ([\w+ -]+?)(?: \\)?$",
-        r"pip install --no-cache-dir --requirement (\S+)$",
-    ):
-        assert one(pattern, DOCKERFILE) == one(pattern, DEFINITION)
-    installed = one(r"--requirement (\S+)$", DOCKERFILE)
-    assert f"COPY requirements.txt {installed}\n" in DOCKERFILE
-    assert f"requirements.txt {installed}\n" in DEFINITION
-    assert not re.search(r"pip install (?!--no-cache-dir --requirement)", DOCKERFILE + DEFINITION)
+def test_both_install_the_same_system_packages():
+    pattern = r"apt-get install --yes --no-install-recommends ([\w+ -]+?)(?: \\)?$"
+    assert one(pattern, DOCKERFILE) == one(pattern, DEFINITION)
+
+
+def test_both_install_requirements_and_those_for_older_drivers_where_asked_for():
+    pattern = r'^(?:RUN|   ) pip install --no-cache-dir --requirement "/opt/hpaloc/(\S+)"$'
+    assert one(pattern, DOCKERFILE) == "${REQUIREMENTS}"
+    assert one(r"^    pip install --no-cache-dir --requirement \"(.+)\"$", DEFINITION) == (
+        "/opt/hpaloc/{{ requirements }}"
+    )
+    assert one(r"^ARG REQUIREMENTS=(\S+)$", DOCKERFILE) == "requirements.txt"
+    assert one(r"^%arguments\n    requirements=(\S+)$", DEFINITION) == "requirements.txt"
+    assert one(r"^COPY (.+) /opt/hpaloc/$", DOCKERFILE).split() == FILES
+    assert re.findall(r"^    (\S+) /opt/hpaloc/\1$", DEFINITION, flags=re.MULTILINE) == FILES
+    for text in (DOCKERFILE, DEFINITION):
+        assert one(r"--build-arg (?i:requirements)=(\S+)", text) in FILES
+        assert len(re.findall(r"pip install", text)) == 1
+
+
+def test_every_file_that_a_list_of_requirements_refers_to_is_in_the_image():
+    for name in FILES:
+        lines = (PROJECT / name).read_text(encoding="utf-8").splitlines()
+        assert {line[3:] for line in lines if line.startswith("-r ")} <= set(FILES)
 
 
 def test_the_image_runs_as_nobody_in_particular_and_gets_nothing_but_the_pins():
     assert one(r"^USER (\d+)$", DOCKERFILE) != "0"
     ignored = (PROJECT / ".dockerignore").read_text(encoding="utf-8").splitlines()
-    assert [line for line in ignored if line and line[0] != "#"] == ["*", "!requirements.txt"]
+    kept = [line for line in ignored if line and line[0] != "#"]
+    assert kept == ["*", *(f"!{name}" for name in FILES)]
 
 
 def test_a_user_without_a_name_may_run_both():

@@ -51,9 +51,16 @@ def imported(programs: set[str]) -> set[str]:
     return {PACKAGES.get(name, name) for program in programs for name in modules_of(program)}
 
 
-def requirements() -> set[str]:
-    lines = (PROJECT / "requirements.txt").read_text(encoding="utf-8").splitlines()
-    return {re.match(r"[\w-]+", line)[0] for line in lines if line[:1].isalpha()}
+def requirements(file: str = "requirements.txt") -> dict[str, str]:
+    """Package to what is asked of its version (``==2.15.0``, or nothing), with files referred to."""
+    found = {}
+    for line in (PROJECT / file).read_text(encoding="utf-8").splitlines():
+        if line.startswith("-r "):
+            found |= requirements(line[3:])
+        elif line[:1].isalpha():
+            name = re.match(r"[\w-]+", line)[0]
+            found[name] = line[len(name) :]
+    return found
 
 
 def test_every_file_is_an_environment_of_some_rule():
@@ -112,7 +119,30 @@ def test_an_environment_has_what_its_programs_import(name):
 
 def test_requirements_have_what_all_programs_import():
     used = imported(set().union(*map(programs_of, ENVIRONMENTS)))
-    assert {AT_PYPI.get(name, name) for name in used} <= requirements()
+    assert {AT_PYPI.get(name, name) for name in used} <= requirements().keys()
+
+
+def test_the_requirements_for_older_drivers_differ_in_torch_alone():
+    new, old = requirements(), requirements("requirements-cuda12.txt")
+    assert new.keys() == old.keys()
+    differing = {name for name in new if new[name] != old[name]}
+    assert differing == {"torch", "torchvision"}
+    for versions in (new, old):
+        torch, torchvision = (Version(versions[name][2:]) for name in ("torch", "torchvision"))
+        # They are published together: torchvision 0.24 with torch 2.9, 0.29 with 2.14 and 2.15.
+        assert (torch.minor, torchvision.minor) in {(9, 24), (15, 29)}
+
+
+def test_the_guide_to_gpus_names_the_versions_that_are_pinned():
+    guide = (PROJECT / "docs" / "gpus.md").read_text(encoding="utf-8")
+    for file in ("requirements.txt", "requirements-cuda12.txt"):
+        torch = requirements(file)["torch"][2:]
+        assert re.search(rf"^\| `{re.escape(file)}` \| {re.escape(torch)} \|", guide, re.MULTILINE)
+
+
+def test_conda_takes_no_torch_that_the_project_was_not_run_with():
+    least, _ = specs_of("train")["pytorch"]
+    assert Version(requirements("requirements-cuda12.txt")["torch"][2:]) >= Version(least)
 
 
 def test_the_version_of_all_that_programs_import_is_recorded():

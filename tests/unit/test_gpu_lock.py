@@ -215,7 +215,7 @@ def counts(count: int | None):
 def test_a_program_claims_before_it_looks_for_cuda(monkeypatch):
     asked = []
     monkeypatch.setattr("hpaloc.compute.claim_gpus", asked.append)
-    monkeypatch.setattr("torch.cuda.is_available", lambda: asked.append("cuda"))
+    monkeypatch.setattr("hpaloc.compute.has_usable_gpu", lambda: asked.append("cuda"))
     choose_compute("float32", 1, gpus=2)
     assert asked[:2] == [2, "cuda"]
 
@@ -254,7 +254,7 @@ def test_parts_of_a_gpu_train_no_fold_together(jobs, monkeypatch):
 def test_where_only_cuda_can_count_another_process_does_it(jobs, monkeypatch, tmp_path, nvml):
     library = type("Library", (), {"nvmlInit": lambda self: nvml})
     there = {"libcuda.so.1": library(), "libnvidia-ml.so.1": library() if nvml else None}
-    monkeypatch.setattr(gpu_lock, "_library", there.get)
+    monkeypatch.setattr("hpaloc.nvml.load_library", there.get)
     monkeypatch.setattr("torch.cuda.device_count", counts(None))
     # What the other process imports.
     (tmp_path / "torch.py").write_text("class cuda:\n    device_count = staticmethod(lambda: 3)\n")
@@ -272,6 +272,49 @@ def test_what_was_chosen_for_a_job_alone_is_taken_without_waiting(jobs, said, mo
     claim_gpus(2, ["0", "3"], jobs.folder)
     assert os.environ[VISIBLE] == "0,3"
     assert f"is used too: 0 by process {holder.pid}" in said.text
+
+
+@pytest.fixture
+def card(monkeypatch):
+    """Says which cards (UUIDs, in the order of their numbers) the driver shows to a next job."""
+
+    def show(*uuids: str) -> None:
+        monkeypatch.setattr("hpaloc.nvml.gpu_uuids", lambda: list(uuids))
+        monkeypatch.delenv(CLAIMED, raising=False)
+
+    return show
+
+
+def test_two_jobs_that_see_only_their_own_card_as_0_do_not_meet(jobs, said, monkeypatch, card):
+    """SLURM with ConstrainDevices."""
+    monkeypatch.setenv(VISIBLE, "0")
+    for uuid in ("GPU-1a", "GPU-2b"):
+        card(uuid)
+        claim_gpus(1, ["0"], jobs.folder)
+        assert os.environ[VISIBLE] == "0"
+    assert "is used too" not in said.text
+    card("GPU-1a")
+    claim_gpus(1, ["0"], jobs.folder)
+    assert "CUDA_VISIBLE_DEVICES=0, chosen for this job, is used too: 0 by process" in said.text
+
+
+def test_a_card_that_is_taken_by_another_name_is_not_free(jobs, monkeypatch, card):
+    monkeypatch.setenv(VISIBLE, "GPU-2b,GPU-3c")
+    card("GPU-1a", "GPU-2b", "GPU-3c")
+    claim_gpus(1, ["GPU-2b", "GPU-3c"], jobs.folder)
+    assert os.environ[VISIBLE] == "GPU-2b"
+    monkeypatch.delenv(VISIBLE)
+    card("GPU-1a", "GPU-2b", "GPU-3c")
+    claim_gpus(2, ["0", "1", "2"], jobs.folder)
+    assert os.environ[VISIBLE] == "0,2"
+
+
+def test_the_beginning_of_a_uuid_is_its_name_where_it_is_of_one_card_only(card):
+    card("GPU-1a00", "GPU-1a11")
+    names = ["GPU-1a0", "GPU-1a", "1", "7", "MIG-GPU-1a0/1/0"]
+    assert list(gpu_lock._cards(names).values()) == [
+        "GPU-1a00", "GPU-1a", "GPU-1a11", "7", "MIG-GPU-1a0/1/0",
+    ]  # fmt: skip
 
 
 def test_the_numbers_are_those_of_nvidia_smi_unless_somebody_gave_them(jobs, monkeypatch):

@@ -21,7 +21,6 @@ import list_states
 import train_fold
 from hpaloc import provenance, schedule, training
 from hpaloc.checkpoint import checkpoints, load_checkpoint, validation_file
-from hpaloc.compute import choose_compute
 from hpaloc.files import write_digest
 from hpaloc.fold_data import FoldData, fold_data
 from hpaloc.gradient import backward_that_fits
@@ -364,18 +363,6 @@ def test_only_states_that_nothing_refers_to_are_removed(case, trained, caplog) -
         remove(job | {"arrays": "made again"})
     assert "another arrays" in caplog.text
     assert not folder.exists()
-
-
-def test_a_gpu_that_only_emulates_bfloat16_runs_in_float16(monkeypatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "Tesla P100")
-    for native, dtype in ((False, torch.float16), (True, torch.bfloat16)):
-        monkeypatch.setattr(
-            torch.cuda,
-            "is_bf16_supported",
-            lambda including_emulation=True, native=native: including_emulation or native,
-        )
-        assert choose_compute("auto", 1).dtype is dtype
 
 
 def test_a_full_gpu_is_told_in_words(case, monkeypatch) -> None:

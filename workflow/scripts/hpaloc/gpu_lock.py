@@ -6,12 +6,14 @@ ended, so that no lock outlives its job. The lock passes through ``exec`` and to
 processes that are started otherwise know by a variable that the GPUs are theirs.
 
 Where somebody has chosen already (SLURM, Kubernetes, a user who sets CUDA_VISIBLE_DEVICES), only
-among these is chosen. GPUs are known by their names there: a number and a ``GPU-…`` of the same
-card would be two. Parts of a GPU (MIG) are shared out like GPUs where they are named there. Cards
-of AMD have variables of their own, and are not shared out.
+among these is chosen. A lock has the UUID of its GPU: SLURM calls the GPU of each job 0 where it
+shows the job no other, and one job may name by its number what another names by its UUID. Where the
+driver's library for management (NVML) has no UUIDs, the names are compared. (CUDA numbers GPUs that
+are not alike by their speed, unless CUDA_DEVICE_ORDER is PCI_BUS_ID; NVML never does.) Parts of a
+GPU (MIG) are shared out like GPUs where they are named there. Cards of AMD have variables of their
+own, and are not shared out.
 """
 
-import ctypes
 import json
 import logging
 import os
@@ -28,6 +30,7 @@ from contextlib import contextmanager, suppress
 from itertools import takewhile
 from pathlib import Path
 
+from hpaloc import nvml
 from hpaloc.log import InputError
 from hpaloc.preemption import TRY_AGAIN
 
@@ -73,15 +76,16 @@ def claim_gpus(
         )
     folder = _lock_folder() if folder is None else folder
     is_chosen = VISIBLE in os.environ and gpus == len(names)
-    claimed = _claim(gpus, names, folder)
+    cards = _cards(names)
+    claimed = _claim(gpus, cards, folder)
     if not claimed and is_chosen:
         log.warning(
             "%s=%s, chosen for this job, is used too: %s",
-            VISIBLE, os.environ[VISIBLE], _holders(names, folder),
+            VISIBLE, os.environ[VISIBLE], _holders(cards, folder),
         )  # fmt: skip
         claimed = names
     elif not claimed:
-        claimed = _wait(gpus, names, folder, every_s)
+        claimed = _wait(gpus, cards, folder, every_s)
     if VISIBLE not in os.environ:
         # The numbers of nvidia-smi, and the same in every process.
         os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
@@ -112,8 +116,8 @@ def _count_gpus() -> int:
     CUDA to count them, which then no longer heeds the variable: another process counts there."""
     import torch
 
-    nvml, driver = _library("libnvidia-ml.so.1"), _library("libcuda.so.1")
-    if driver is None or (nvml is not None and nvml.nvmlInit() == 0):
+    manager, driver = nvml.load_library(nvml.NVML), nvml.load_library(nvml.DRIVER)
+    if driver is None or (manager is not None and manager.nvmlInit() == 0):
         return torch.cuda.device_count()
     code = "import torch; print(torch.cuda.device_count())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
@@ -121,41 +125,34 @@ def _count_gpus() -> int:
     return int(words[-1]) if done.returncode == 0 and words else 0
 
 
-def _library(name: str) -> ctypes.CDLL | None:
-    try:
-        return ctypes.CDLL(name)
-    except OSError:
-        return None
-
-
 def _lock_folder() -> Path:
     # The host's name, for a temporary folder that several machines share.
     return Path(tempfile.gettempdir()) / f"hpaloc_gpus_{socket.gethostname()}"
 
 
-def _wait(gpus: int, names: list[str], folder: Path, every_s: float) -> list[str]:
+def _wait(gpus: int, cards: dict[str, str], folder: Path, every_s: float) -> list[str]:
     said, said_at = "", 0.0
     # There is nothing to store yet.
     former = signal.signal(signal.SIGTERM, lambda *_: sys.exit(TRY_AGAIN))
     try:
-        while not (claimed := _claim(gpus, names, folder)):
-            holders = _holders(names, folder)
+        while not (claimed := _claim(gpus, cards, folder)):
+            holders = _holders(cards, folder)
             if holders != said or time.monotonic() - said_at > _NAMED_AGAIN_S:
                 said, said_at = holders, time.monotonic()
-                log.info("waiting for %d of %d GPUs; in use: %s", gpus, len(names), holders)
+                log.info("waiting for %d of %d GPUs; in use: %s", gpus, len(cards), holders)
             time.sleep(every_s)
     finally:
         signal.signal(signal.SIGTERM, former)
     return claimed
 
 
-def _claim(gpus: int, names: list[str], folder: Path) -> list[str]:
-    """The first GPUs that are free, locked; none where there are too few of them."""
+def _claim(gpus: int, cards: dict[str, str], folder: Path) -> list[str]:
+    """The names of the first GPUs that are free, locked; none where there are too few of them."""
     locks: dict[str, int] = {}
     # One process at a time: two that want two each would otherwise take one each, and wait.
     with _door(folder):
-        for name in names:
-            lock = _open(_file(folder, name))
+        for name, card in cards.items():
+            lock = _open(_file(folder, card))
             if len(locks) < gpus and _locked(lock):
                 locks[name] = lock
             else:
@@ -226,8 +223,22 @@ def _unusable(folder: Path, error: OSError) -> InputError:
     )
 
 
-def _file(folder: Path, name: str) -> Path:
-    return folder / re.sub(r"[^\w.-]", "_", name)
+def _cards(names: list[str]) -> dict[str, str]:
+    """The UUID of each GPU by its name; the name itself where the UUID is not known."""
+    uuids = nvml.gpu_uuids()
+
+    def card(name: str) -> str:
+        if name.isdecimal() and int(name) < len(uuids):
+            return uuids[int(name)]
+        # The beginning of a UUID is enough for CUDA.
+        found = [uuid for uuid in uuids if name and uuid.startswith(name)]
+        return found[0] if len(found) == 1 else name
+
+    return {name: card(name) for name in names}
+
+
+def _file(folder: Path, card: str) -> Path:
+    return folder / re.sub(r"[^\w.-]", "_", card)
 
 
 def _sign(lock: int) -> None:
@@ -242,12 +253,12 @@ def _sign(lock: int) -> None:
         os.pwrite(lock, json.dumps(about).encode(), 0)
 
 
-def _holders(names: list[str], folder: Path) -> str:
+def _holders(cards: dict[str, str], folder: Path) -> str:
     """Who has which GPU, in words; of those that are held."""
     held = []
     with _door(folder):  # looking is locking, for a moment
-        for name in names:
-            lock = _open(_file(folder, name))
+        for name, card in cards.items():
+            lock = _open(_file(folder, card))
             if not _locked(lock):
                 held.append(f"{name} by {_holder(lock)}")
             os.close(lock)
