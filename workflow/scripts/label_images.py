@@ -20,6 +20,7 @@ from hpaloc.calling import labels_table, read_thresholds, strategy_thresholds, s
 from hpaloc.classes import CHANNELS, PROBABILITY_COLUMNS
 from hpaloc.compute import choose_compute
 from hpaloc.files import write_csv, write_parquet
+from hpaloc.gpu_memory import prediction_in_words
 from hpaloc.image_header import Notes, check_slices
 from hpaloc.listing import IGNORED
 from hpaloc.local import complete, find_images
@@ -130,17 +131,18 @@ def main(argv: list[str] | None = None) -> None:
         recipe = recipe | {"batch_size": args.batch_size}
     views = recipe["tta"]["prediction"] if args.views is None else {"kind": args.views}
     arrays_size = arrays_size_of(models, args)
-    compute = choose_compute(recipe["precision"], args.threads, args.gpus)
-    networks = ready([network for network, _ in loaded], recipe, args.backend, compute)
     notes = Notes()
-    batches = raw_batches(
-        args.images, dict(sorted(files.items())), args.stack_order, arrays_size, recipe, views,
-        args.threads, args.slices, notes,
-    )  # fmt: skip
     progress = Progress("labelled", len(files), "images")
-    image_ids, probabilities, problems = stream_probabilities(
-        networks, batches, views, compute, progress.add, args.damaged == "stop"
-    )
+    with prediction_in_words(len(loaded), recipe):
+        compute = choose_compute(recipe["precision"], args.threads, args.gpus)
+        networks = ready([network for network, _ in loaded], recipe, args.backend, compute)
+        batches = raw_batches(
+            args.images, dict(sorted(files.items())), args.stack_order, arrays_size, recipe, views,
+            args.threads, args.slices, notes,
+        )  # fmt: skip
+        image_ids, probabilities, problems = stream_probabilities(
+            networks, batches, views, compute, progress.add, args.damaged == "stop"
+        )
     table = pd.DataFrame(
         [(image_id, *problem) for image_id, problem in problems.items()],
         columns=["image_id", "file", "channel", "reason"],

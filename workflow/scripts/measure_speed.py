@@ -11,6 +11,7 @@ from hpaloc.arguments import Parser, positive
 from hpaloc.backends import BACKENDS, ready
 from hpaloc.compute import choose_compute, describe
 from hpaloc.files import read_json, write_csv
+from hpaloc.gpu_memory import prediction_in_words
 from hpaloc.index import read_index, root_of
 from hpaloc.log import run_program
 from hpaloc.network import load_network
@@ -50,10 +51,6 @@ def main(argv: list[str] | None = None) -> None:
 
     network, model = load_network(args.weights, args.model)
     recipe = args.recipe | {"image_size": model["image_size"]}
-    compute = choose_compute(args.recipe["precision"], args.threads, args.gpus)
-    device = describe(compute.device)
-    if compute.device.type == "cpu" and args.backend != "torch":
-        device = f"{device}, {args.backend}"
     settings = read_json(args.settings, "root")
     raw, root = read_index(args.raw_index), root_of(settings, args.raw_index)
     published = read_table(
@@ -61,52 +58,59 @@ def main(argv: list[str] | None = None) -> None:
         ("image_size", "batch_size", "format", "gpu", "cpu", "seconds_per_image"),
         numbers=("image_size", "batch_size", "seconds_per_image"),
     )
-    runs = {  # a backend is prepared for a size of batches
-        batch_size: ready([network], recipe | {"batch_size": batch_size}, args.backend, compute)[0]
-        for batch_size in sorted({*published["batch_size"], STREAM_BATCH})
-    }
     cv2.setNumThreads(1)
     index, shards = open_arrays(args.arrays)
     rows = []
-    for setting in published.itertuples():
-        with tempfile.TemporaryDirectory() as folder:
-            # Sources with fewer images than a batch give some of them twice.
-            positions = [number % len(index) for number in range(setting.batch_size)]
-            files = [
-                write_files(image, setting.image_size, setting.format, Path(folder), number)
-                for number, image in enumerate(read_rows(index, shards, positions))
-            ]
-            made = "arrays"
-            if setting.format == "jpg" and (own := source_files(raw, root, setting.image_size)):
-                files, made = [own] * setting.batch_size, "the source"
-            seconds = seconds_per_image(
-                runs[setting.batch_size], files, model["image_size"], setting.batch_size,
-                args.repeats, args.threads, compute,
+    with prediction_in_words(1, model["recipe"]):
+        compute = choose_compute(args.recipe["precision"], args.threads, args.gpus)
+        device = describe(compute.device)
+        if compute.device.type == "cpu" and args.backend != "torch":
+            device = f"{device}, {args.backend}"
+        runs = {  # a backend is prepared for a size of batches
+            batch_size: ready(
+                [network], recipe | {"batch_size": batch_size}, args.backend, compute
+            )[0]
+            for batch_size in sorted({*published["batch_size"], STREAM_BATCH})
+        }
+        for setting in published.itertuples():
+            with tempfile.TemporaryDirectory() as folder:
+                # Sources with fewer images than a batch give some of them twice.
+                positions = [number % len(index) for number in range(setting.batch_size)]
+                files = [
+                    write_files(image, setting.image_size, setting.format, Path(folder), number)
+                    for number, image in enumerate(read_rows(index, shards, positions))
+                ]
+                made = "arrays"
+                if setting.format == "jpg" and (own := source_files(raw, root, setting.image_size)):
+                    files, made = [own] * setting.batch_size, "the source"
+                seconds = seconds_per_image(
+                    runs[setting.batch_size], files, model["image_size"], setting.batch_size,
+                    args.repeats, args.threads, compute,
+                )  # fmt: skip
+                rate = stream_images_per_second(
+                    runs[STREAM_BATCH], files, size_of(shards), recipe | {"batch_size": STREAM_BATCH},
+                    args.repeats + 1, args.threads, compute,
+                )  # fmt: skip
+            log.info(
+                "4 × %d² px %s of %s, batch %d: %.4g s per image; stream: %.4g images/s",
+                setting.image_size, setting.format, made, setting.batch_size, seconds, rate,
             )  # fmt: skip
-            rate = stream_images_per_second(
-                runs[STREAM_BATCH], files, size_of(shards), recipe | {"batch_size": STREAM_BATCH},
-                args.repeats + 1, args.threads, compute,
-            )  # fmt: skip
-        log.info(
-            "4 × %d² px %s of %s, batch %d: %.4g s per image; stream: %.4g images/s",
-            setting.image_size, setting.format, made, setting.batch_size, seconds, rate,
-        )  # fmt: skip
-        rows.append(
-            {
-                "image_size": setting.image_size,
-                "format": setting.format,
-                "batch_size": setting.batch_size,
-                "seconds_per_image": seconds,
-                "images_per_second": 1 / seconds,
-                "stream_images_per_second": rate,
-                "files_of": made,
-                "device": device,
-                "network": model["network"],
-                "network_input": model["image_size"],
-                "published_seconds_per_image": setting.seconds_per_image,
-                "published_device": f"{setting.gpu}, {setting.cpu}",
-            }
-        )
+            rows.append(
+                {
+                    "image_size": setting.image_size,
+                    "format": setting.format,
+                    "batch_size": setting.batch_size,
+                    "seconds_per_image": seconds,
+                    "images_per_second": 1 / seconds,
+                    "stream_images_per_second": rate,
+                    "files_of": made,
+                    "device": device,
+                    "network": model["network"],
+                    "network_input": model["image_size"],
+                    "published_seconds_per_image": setting.seconds_per_image,
+                    "published_device": f"{setting.gpu}, {setting.cpu}",
+                }
+            )
     write_csv(pd.DataFrame(rows), args.table)
     record(args, [args.table], pixels_of=args.arrays, repeatable=False)
 

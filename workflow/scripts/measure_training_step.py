@@ -6,6 +6,7 @@ from hpaloc.arguments import Parser
 from hpaloc.compute import choose_compute
 from hpaloc.files import write_csv
 from hpaloc.fold_data import fold_data
+from hpaloc.gpu_memory import shortage_in_words
 from hpaloc.log import run_program
 from hpaloc.provenance import record
 from hpaloc.training_step import time_steps
@@ -25,9 +26,14 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_output("--table", help="output (CSV)")
     args = parser.parse_args(argv)
 
-    compute = choose_compute(args.recipe["precision"], args.recipe["torch_threads"], args.gpus)
     data = fold_data(args.arrays, args.folds, args.fold, args.workers)
-    table = time_steps(args.recipe, args.fold, data, compute, args.seconds)
+    with shortage_in_words(
+        f"a training step of {args.recipe['network']} at {args.recipe['image_size']} px",
+        "Not one image fits beside the network and its optimizer: use a smaller image_size or"
+        " network, a GPU with more memory, or end what else runs on this one.",
+    ):
+        compute = choose_compute(args.recipe["precision"], args.recipe["torch_threads"], args.gpus)
+        table = time_steps(args.recipe, args.fold, data, compute, args.seconds)
     for row in table.itertuples():
         log.info("%s: %.3g ms, %.0f %%", row.part, row.milliseconds, 100 * row.share)
     log.info("%.1f images/s over %d steps", table["images_per_second"][0], table["steps"][0])

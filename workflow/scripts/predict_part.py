@@ -7,6 +7,7 @@ from hpaloc.backends import BACKENDS, ready
 from hpaloc.compute import choose_compute
 from hpaloc.feed import n_views, view_batches
 from hpaloc.files import write_digest, write_parquet
+from hpaloc.gpu_memory import prediction_in_words
 from hpaloc.log import InputError, Progress, run_program
 from hpaloc.network import load_network
 from hpaloc.parts import part_rows, part_table
@@ -46,18 +47,19 @@ def main(argv: list[str] | None = None) -> None:
                 f"{path}: of fold {model['fold']} at {model['image_size']} px, where fold {fold} at"
                 f" {recipe['image_size']} px is wanted. Give --models in the order of --folds."
             )
-    compute = choose_compute(recipe["precision"], recipe["torch_threads"], args.gpus)
-    forwards = ready([network for network, _ in loaded], recipe, args.backend, compute)
-
     arrays = open_arrays(args.arrays)
     rows = part_rows(len(arrays[0]), args.part, args.parts)
     views = recipe["tta"]["prediction"]
-    progress = Progress("predicted", n_views(views) * len(rows), "views of images")
-
-    batches = view_batches(
-        arrays, rows, recipe, views, "prediction", args.workers, recipe["batch_size"]
-    )
-    probabilities = mean_probabilities(forwards, batches, len(rows), views, compute, progress.add)
+    with prediction_in_words(len(loaded), recipe):
+        compute = choose_compute(recipe["precision"], recipe["torch_threads"], args.gpus)
+        forwards = ready([network for network, _ in loaded], recipe, args.backend, compute)
+        progress = Progress("predicted", n_views(views) * len(rows), "views of images")
+        batches = view_batches(
+            arrays, rows, recipe, views, "prediction", args.workers, recipe["batch_size"]
+        )
+        probabilities = mean_probabilities(
+            forwards, batches, len(rows), views, compute, progress.add
+        )
     image_ids = arrays[0]["image_id"].to_numpy()[rows]
     write_parquet(part_table(image_ids, args.folds, probabilities), args.predictions)
     write_digest(args.predictions, args.digest)

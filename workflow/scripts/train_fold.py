@@ -6,8 +6,6 @@ import sys
 import time
 from contextlib import nullcontext
 
-import torch
-
 from hpaloc.arguments import Parser
 from hpaloc.augment import build
 from hpaloc.checkpoint import load_checkpoint
@@ -15,6 +13,7 @@ from hpaloc.compute import choose_compute
 from hpaloc.export import Outputs, export
 from hpaloc.files import read_digest, sha256_of_file
 from hpaloc.fold_data import fold_data
+from hpaloc.gpu_memory import shortage_in_words
 from hpaloc.keeper import Keeper
 from hpaloc.lease import LEASE_S, leased
 from hpaloc.log import InputError, run_program
@@ -26,6 +25,18 @@ from hpaloc.state import state_folder, write_meta
 from hpaloc.training import train
 
 log = logging.getLogger("hpaloc")
+
+# What to do where the GPU's memory is short: of one GPU, and of several.
+NOT_ONE_IMAGE = (
+    "Batches are split where memory is short, but not one image fits beside the network and its"
+    " optimizer: use a smaller image_size or network, a GPU with more memory, or end what else runs"
+    " on this one."
+)
+NOT_ITS_SHARE = (
+    "Several GPUs that train a fold together do not split their shares of a batch, because one of"
+    " them cannot begin anew while the others wait for it: use a smaller batch_size, more GPUs"
+    " (gpus_per_fold), or a single one, which splits batches where memory is short."
+)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -79,6 +90,10 @@ def main(argv: list[str] | None = None) -> None:
     with (
         leased(folder, args.lease_seconds) if ranks.is_first else nullcontext() as lease,
         sigterm_waits() as asked_to_stop,
+        shortage_in_words(
+            f"{args.recipe['network']} at {args.recipe['image_size']} px",
+            NOT_ITS_SHARE if ranks.count > 1 else NOT_ONE_IMAGE,
+        ),
     ):
         if ranks.is_first:
             write_meta(folder, {"program": "train_fold", "run": args.run, "name": args.name, **key})
@@ -119,13 +134,6 @@ def main(argv: list[str] | None = None) -> None:
                     " from there", folder,
                 )  # fmt: skip
                 sys.exit(TRY_AGAIN)
-            except torch.OutOfMemoryError as error:
-                raise InputError(
-                    f"the GPU's memory does not hold {args.recipe['network']} at"
-                    f" {args.recipe['image_size']} px, though batches are split where that helps"
-                    " (and one GPU trains the fold): use a smaller image_size, batch_size or"
-                    f" network, or end what else runs on it ({error})."
-                ) from None
         leave(ranks)
         if not ranks.is_first:
             return

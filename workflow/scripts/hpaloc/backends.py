@@ -99,7 +99,7 @@ def ready(
         return [prepared(network, backend, **settings) for network in networks]
     if backend != "torch":
         log.info("prediction.backend %s is for the CPU: on this GPU torch predicts", backend)
-    return [on_gpu(network, recipe, compute) for network in networks]
+    return on_gpu(networks, recipe, compute)
 
 
 def fast_bfloat16(cpuinfo: str | Path = "/proc/cpuinfo") -> bool:

@@ -46,7 +46,10 @@ class Checkpoint:
     epochs: list[dict[str, Any]] = field(default_factory=list)  # rows of history.EPOCH_COLUMNS
     # Of the epoch that is not finished: hits, calls and positives, 3 × 28.
     counts: torch.Tensor | None = field(default=None, compare=False)
-    part_size: int | None = None  # images that the GPU's memory holds; None: a whole batch
+    # Images that the GPU's memory holds at a time, of full batches and of an epoch's last, smaller
+    # one; None: all of them. Of this attempt: the next one may have another GPU.
+    part_size: int | None = None
+    last_part_size: int | None = None
     warnings: list[str] = field(default_factory=list)  # what the outputs say of how they came about
     # Whose work this is (see hpaloc.provenance.maker), each once, the last one last. Stored with
     # that work: who ends before a checkpoint has no part in what comes of it.
@@ -111,6 +114,7 @@ def _read(path: Path) -> Checkpoint:
     values = torch.load(path, map_location="cpu", weights_only=True)
     values["steps"] = values["steps"].tolist()
     values.setdefault("makers", [UNKNOWN_MAKER])  # older code did not store them
+    values |= {"part_size": None, "last_part_size": None}  # each attempt tries the full batch
     return Checkpoint(**values)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 
 from hpaloc.compute import Compute
+from hpaloc.gpu_memory import is_shortage
 
 log = logging.getLogger("hpaloc")
 
@@ -24,14 +25,16 @@ def compiled(
     in_parts: bool = False,
 ) -> Callable[[torch.Tensor], torch.Tensor]:
     """``network`` compiled for batches of the shape of ``images`` (uint8 N × S × S × 4, on the
-    device); other shapes, such as an epoch's last batch, go through the network as it is.
+    device). In evaluation mode fewer images are filled up with zeros to that shape, which takes less
+    memory than the network as it is. Other batches, such as the last one of an epoch of training,
+    go through the network as it is: what batch norm normalises by knows no filling.
 
     All that will be asked of it is tried on ``images`` at once: in evaluation mode the forward pass
     of ``probabilities``; in training mode the way back and the validation too, and with
     ``in_parts`` the pass without a graph. Where the compiler is missing or fails, a warning says so
     and the network itself comes back. Parameters, gradients and running averages stay what they
-    were. ``mode`` is torch.compile's. Raises torch.OutOfMemoryError where the GPU's memory does
-    not hold the batch.
+    were. ``mode`` is torch.compile's. Raises the error where the GPU's memory does not hold the
+    batch (see hpaloc.gpu_memory.is_shortage).
     """
     started = time.monotonic()
     training = network.training
@@ -50,9 +53,10 @@ def compiled(
                 network.eval()
             with torch.inference_mode():
                 fast(images)
-    except torch.OutOfMemoryError:
-        raise
-    except Exception as error:  # noqa: BLE001 - a compiler fails in ways of its own
+    except Exception as error:
+        # Anything else: a compiler fails in ways of its own.
+        if is_shortage(error):
+            raise
         log.warning(
             "not compiled, which may take half of the speed: %s. torch.compile needs a C++ compiler"
             " on the CPU, and Triton and a C compiler for a GPU; `compile: false` in the recipe"
@@ -69,6 +73,13 @@ def compiled(
     shape = images.shape
 
     def forward(images: torch.Tensor) -> torch.Tensor:
-        return fast(images) if images.shape == shape else network(images)
+        if images.shape == shape:
+            return fast(images)
+        if network.training or images.shape[1:] != shape[1:] or len(images) > shape[0]:
+            return network(images)
+        with torch.inference_mode(False):  # a tensor like those of full batches, else compiled anew
+            filled = images.new_zeros(shape)
+            filled[: len(images)] = images
+        return fast(filled)[: len(images)]
 
     return forward

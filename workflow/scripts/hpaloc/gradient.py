@@ -7,6 +7,7 @@ from contextlib import nullcontext
 import torch
 
 from hpaloc.compute import Compute
+from hpaloc.gpu_memory import is_shortage, make_room
 from hpaloc.ranks import ALONE, Ranks
 from hpaloc.step_clock import BACKWARD, FORWARD, LOSSES, part
 
@@ -40,12 +41,13 @@ def backward(
     with one, which carries each part's share of that gradient back. What differs from the whole
     batch is what batch norm normalises by: the statistics of a part. They enter its running
     averages in the second pass only. ``seed(part)`` seeds torch before a part, the same in both
-    passes, so that dropout draws the same.
+    passes, so that dropout draws the same. How images become parts: see ``micro_batches``.
     """
     total = len(images) if total is None else total
-    if ranks.count > 1:
-        part_size = max(2, part_size)  # none of equal numbers of parts is empty then
-    parts = images.tensor_split(max(1, -(-ranks.most(total) // part_size)))
+    if ranks.count > 1:  # the same number of parts for all of them, none empty
+        parts = images.tensor_split(max(1, -(-ranks.most(total) // max(2, part_size))))
+    else:
+        parts = micro_batches(images, part_size)
     seeds = [seed(number * ranks.count + ranks.number) for number in range(len(parts))]
 
     def logits_of(number: int) -> torch.Tensor:
@@ -69,7 +71,7 @@ def backward(
         mine = logits.grad[ranks.share(total)]
         if ranks.splits(total):
             mine = mine * ranks.count  # the mean over the processes becomes the sum
-    for number, gradient in enumerate(mine.tensor_split(len(parts))):
+    for number, gradient in enumerate(mine.split([len(images) for images in parts])):
         is_last = number == len(parts) - 1
         with nullcontext() if is_last or ranks.count == 1 else forward.no_sync():
             graph = graphs[number] if graphs else logits_of(number)
@@ -92,8 +94,10 @@ def backward_that_fits(
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor], int]:
     """As ``backward`` into no gradient, with half the ``part_size`` whenever memory is short.
 
-    Gives the size that fitted too. Raises torch.OutOfMemoryError where one image does not fit,
-    and where several processes train: one alone must not begin anew.
+    Gives the size that fitted too: ``part_size``, its half, the half of that (see ``halved``), which
+    are the same sizes whatever number of images there is. Nothing remains of an attempt that
+    failed. Raises the error (see hpaloc.gpu_memory.is_shortage) where one image does not fit, and
+    where several processes train: one alone must not begin anew.
     """
     before = _copied_buffers(network)
     while True:
@@ -103,14 +107,35 @@ def backward_that_fits(
                 network, forward, images, losses, seed, scaler, compute, part_size, ranks, total
             )
             return logits, scores, part_size
-        except torch.OutOfMemoryError:
-            if part_size == 1 or ranks.count > 1:
+        except RuntimeError as error:
+            if part_size == 1 or ranks.count > 1 or not is_shortage(error):
                 raise
         # Not in the handler: the exception's frames hold what has to be freed.
-        part_size = -(-min(part_size, len(images)) // 2)
+        network.zero_grad(set_to_none=True)
+        make_room(compute.device)
         _restore_buffers(network, before)
-        if compute.device.type == "cuda":
-            torch.cuda.empty_cache()
+        part_size = halved(part_size)
+        while part_size > 1 and part_size >= len(images):  # would be the same attempt again
+            part_size = halved(part_size)
+
+
+def halved(size: int) -> int:
+    """The next smaller number of images at a time: 64, 32, 16 …; 21, 11, 6, 3, 2, 1."""
+    return -(-size // 2)
+
+
+def micro_batches(images: torch.Tensor, size: int) -> tuple[torch.Tensor, ...]:
+    """``images`` in parts of ``size``, for which a network is compiled, and what is left over.
+
+    If that is less than half a part, it and the part before it share their images evenly: batch
+    norm takes its statistics from a part, and those of a few images are noise that would enter the
+    running averages with the weight of any other part.
+    """
+    sizes = [len(part) for part in images.split(size)]
+    if len(sizes) > 1 and 2 * sizes[-1] < size:
+        both = size + sizes.pop()
+        sizes[-1:] = [halved(both), both // 2]
+    return images.split(sizes)
 
 
 def _copied_buffers(network: torch.nn.Module) -> list[list[torch.Tensor]]:

@@ -1,6 +1,9 @@
-"""A trained network made ready to predict on a GPU."""
+"""Trained networks made ready to predict on a GPU."""
 
 import copy
+import logging
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -9,31 +12,91 @@ from torch.fx.experimental.optimization import fuse
 from hpaloc.classes import CHANNELS
 from hpaloc.compiled import compiled, wanted
 from hpaloc.compute import Compute
-from hpaloc.gradient import Forward
+from hpaloc.gpu_memory import is_shortage, make_room
+from hpaloc.gradient import Forward, halved
 from hpaloc.network import Network
+
+log = logging.getLogger("hpaloc")
 
 # Up to this batch size the launches of kernels take longer than their work: recorded once as a
 # CUDA graph, they are replayed at a stroke.
 _SMALL_BATCH = 8
 
 
-def on_gpu(network: Network, recipe: dict[str, Any], compute: Compute) -> Forward:
-    """``network`` (in evaluation mode) on the GPU: from uint8 images N × S × S × 4 to logits.
+def on_gpu(networks: Sequence[Network], recipe: dict[str, Any], compute: Compute) -> list[Forward]:
+    """``networks`` (in evaluation mode) on the GPU: from uint8 images N × S × S × 4 to logits.
 
-    Its batch norm is folded into the convolutions, their weights are in the precision of
-    ``compute``, and it is compiled for batches of the recipe's ``batch_size`` where its ``compile``
-    asks for it.
+    Their batch norm is folded into the convolutions, their weights are in the precision of
+    ``compute``, and they are compiled for batches of the recipe's ``batch_size`` where its
+    ``compile`` asks for it. Where memory is short, half as many images at a time go through, and
+    so on (see ``in_batches_that_fit``), which a warning says once. Raises the error where the
+    weights or one image do not fit (see hpaloc.gpu_memory.is_shortage).
     """
-    network = folded(network).to(compute.device)
-    network.body.to(compute.dtype)  # now, and not in every batch
-    if not wanted(recipe["compile"], compute):
-        return network
-    count, size = recipe["batch_size"], recipe["image_size"]
-    images = torch.zeros(
-        (count, size, size, len(CHANNELS)), dtype=torch.uint8, device=compute.device
-    )
-    mode = "reduce-overhead" if count <= _SMALL_BATCH else None
-    return compiled(network, images, compute, mode)
+    networks = [folded(network).to(compute.device) for network in networks]
+    for network in networks:
+        network.body.to(compute.dtype)  # now, and not in every batch
+    size, fitting = recipe["image_size"], recipe["batch_size"]
+
+    def smaller(count: int) -> None:
+        nonlocal fitting
+        if count < fitting:  # the first of the networks
+            log.warning(
+                "the GPU's memory does not hold a batch of %d images: predicting %d at a time;"
+                " probabilities are the same but for rounding", fitting, count,
+            )  # fmt: skip
+            fitting = count
+
+    def made(network: Network, count: int) -> Forward:
+        if not wanted(recipe["compile"], compute):
+            return network
+        images = torch.zeros(
+            (count, size, size, len(CHANNELS)), dtype=torch.uint8, device=compute.device
+        )
+        # A CUDA graph keeps its memory, which is what is short in a smaller batch.
+        small = count == recipe["batch_size"] <= _SMALL_BATCH
+        return compiled(network, images, compute, "reduce-overhead" if small else None)
+
+    return [
+        in_batches_that_fit(partial(made, network), fitting, compute, smaller)
+        for network in networks
+    ]
+
+
+def in_batches_that_fit(
+    made: Callable[[int], Forward], size: int, compute: Compute, smaller: Callable[[int], None]
+) -> Forward:
+    """The forward pass of any number of images, ``size`` at a time, or half as many whenever the
+    GPU's memory is short.
+
+    ``made`` gives the forward pass (of a network in evaluation mode) for at most so many images;
+    it is called at once, and again for every smaller size, which ``smaller`` is told. The logits
+    of an image do not depend on the size but for rounding. Raises the error where one image does
+    not fit.
+    """
+    forward: Forward | None = None
+
+    def in_batches(images: torch.Tensor) -> torch.Tensor:
+        if len(images) <= size:
+            return forward(images)
+        # Copies: a CUDA graph writes its next result over the last one.
+        return torch.cat([forward(batch).clone() for batch in images.split(size)])
+
+    def until_it_fits(work: Callable[[], torch.Tensor | None]) -> torch.Tensor | None:
+        nonlocal forward, size
+        while True:
+            try:
+                forward = made(size) if forward is None else forward
+                return work()
+            except RuntimeError as error:
+                if size == 1 or not is_shortage(error):
+                    raise
+            # Not in the handler: the exception's frames hold what has to be freed.
+            forward, size = None, halved(size)
+            make_room(compute.device)
+            smaller(size)
+
+    until_it_fits(lambda: None)
+    return lambda images: until_it_fits(lambda: in_batches(images))
 
 
 def folded(network: Network) -> Network:

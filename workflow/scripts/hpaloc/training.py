@@ -26,8 +26,10 @@ from hpaloc.compute import Compute
 from hpaloc.device_batches import on_device
 from hpaloc.feed import Batch
 from hpaloc.fold_data import FoldData
+from hpaloc.gpu_memory import is_shortage, make_room
 from hpaloc.gradient import Forward, backward_that_fits
 from hpaloc.history import PHASES, STEP_NUMBERS
+from hpaloc.inference import in_batches_that_fit
 from hpaloc.keeper import Keeper
 from hpaloc.log import InputError, duration
 from hpaloc.network import build_network, count_parameters, load_pretrained, save_weights
@@ -127,7 +129,7 @@ def train(
         epoch, started = state.epoch + 1, time.monotonic()
         train_epoch(setup, state, pause)
         ranks.take_buffers_of_first(network)
-        validation = _validated(setup, epoch, pause)
+        validation = _validated(setup, epoch, pause, state.part_size or recipe["batch_size"])
         if not np.isfinite(validation).all():
             raise InputError(
                 f"training stopped after step {state.step} (epoch {epoch}): the network answers"
@@ -219,11 +221,15 @@ def compile_forward(setup: Setup, batch_size: int) -> None:
         (batch_size, size, size, len(CHANNELS)), dtype=torch.uint8, device=setup.compute.device
     )
     setup.forward = setup.network
+    in_parts = batch_size < setup.recipe["batch_size"]
     try:
-        in_parts = batch_size < setup.recipe["batch_size"]
         setup.forward = compiled(setup.network, images, setup.compute, in_parts=in_parts)
-    except torch.OutOfMemoryError:
-        log.info("the GPU's memory does not hold %d images: not compiled for them", batch_size)
+        return
+    except RuntimeError as error:
+        if not is_shortage(error):
+            raise
+    log.info("the GPU's memory does not hold %d images: not compiled for them", batch_size)
+    make_room(setup.compute.device)
 
 
 def train_epoch(setup: Setup, state: Checkpoint, pause: Callable[[bool], None]) -> None:
@@ -231,6 +237,14 @@ def train_epoch(setup: Setup, state: Checkpoint, pause: Callable[[bool], None]) 
 
     ``state`` follows the steps: the plateau, the counts of all 28 classes over the epoch's draws,
     called from 0.5 on, and rows of STEP_NUMBERS, which come in the background (see _complete).
+
+    Where the GPU's memory does not hold a batch, it is trained in micro-batches of half its size,
+    or a quarter …, and so are those after it: the gradient is that of the batch, but batch norm
+    takes its statistics from the micro-batches, and every one of them enters the running averages.
+    The network is compiled again for that size. An epoch's last, smaller batch runs as it is, not
+    compiled, which takes more memory than a full one that is; where that is short, it alone is
+    trained in such micro-batches. So results depend on memory only where it is short, and
+    ``state.warnings`` say so.
     """
     recipe, compute = setup.recipe, setup.compute
     epoch = state.epoch + 1
@@ -248,11 +262,15 @@ def train_epoch(setup: Setup, state: Checkpoint, pause: Callable[[bool], None]) 
         step = state.step + 1
         phase = schedule.phase_of(recipe["loss"], epoch, step)
         rate = learning_rate(recipe, step, steps_per_epoch, state.plateau)
+        is_full = len(batch.targets) == recipe["batch_size"]
         part_size = state.part_size or recipe["batch_size"]
+        if not is_full:
+            part_size = min(part_size, state.last_part_size or part_size)
         scores, step_counts, fitting = train_step(setup, batch, step, phase, rate, part_size)
         if fitting < part_size:
-            _note_split(state, fitting, len(batch.targets), step)
-            compile_forward(setup, fitting)
+            _note_split(state, fitting, len(batch.targets), step, is_full)
+            if is_full:  # the other size occurs once in an epoch: compiling takes longer
+                compile_forward(setup, fitting)
         state.counts += step_counts
         numbers = {
             "step": step, "epoch": epoch, "learning_rate": rate, "phase": PHASES.index(phase)
@@ -359,15 +377,24 @@ def step_losses(
     }
 
 
-def _validated(setup: Setup, epoch: int, pause: Callable[[bool], None]) -> np.ndarray:
-    """Validation probabilities, float32 n × 28, of the images of all processes."""
+def _validated(setup: Setup, epoch: int, pause: Callable[[bool], None], size: int) -> np.ndarray:
+    """Validation probabilities, float32 n × 28, of the images of all processes; ``size`` images at
+    a time go through the network, and fewer where the GPU's memory is short."""
     ranks, recipe, rows = setup.ranks, setup.recipe, setup.data.validation_rows
     setup.network.eval()
     share = ranks.share(len(rows))
     # Of several processes none may stop alone, and these have different numbers of batches.
     alone = ranks.count == 1
+    forward = setup.forward if alone else setup.network
     (mine,) = mean_probabilities(
-        [setup.forward if alone else setup.network],
+        [
+            in_batches_that_fit(
+                lambda count: forward if count == size else setup.network,
+                size,
+                setup.compute,
+                partial(log.info, "validating %d images at a time"),
+            )
+        ],
         setup.data.validation_batches(recipe, epoch, ranks),
         share.stop - share.start,
         recipe["tta"]["validation"],
@@ -427,14 +454,26 @@ def _seed(recipe: dict[str, Any], fold: int, step: int, part: int = 0) -> int:
     return int(sequence.generate_state(1, np.uint64)[0] >> 1)
 
 
-def _note_split(state: Checkpoint, part_size: int, batch_size: int, step: int) -> None:
+def _note_split(
+    state: Checkpoint, part_size: int, batch_size: int, step: int, is_full: bool
+) -> None:
     """Says once, here and with the results, that batches are split from now on."""
-    state.part_size = part_size
+    if is_full:
+        state.part_size = part_size
+        which = "batches"
+    else:
+        state.last_part_size = part_size
+        which = "an epoch's last batches, which are smaller and not compiled,"
+    words = (
+        f"{which} are trained in micro-batches of at most {part_size}. The gradient is that of the whole"
+        " batch, but batch norm takes its statistics from those, so that results differ from"
+        " those of a larger GPU."
+    )
+    if any(words in warning for warning in state.warnings):  # an earlier attempt said so
+        return
     state.warnings.append(
         f"the GPU's memory did not hold the {batch_size} images of step {step} at a time: from"
-        f" there on batches are trained in parts of at most {part_size}. The gradient is that of the"
-        " whole batch, but batch norm takes its statistics from the parts, so that results differ"
-        " from those of a larger GPU."
+        f" there on {words}"
     )
     log.warning("%s", state.warnings[-1])
 
