@@ -13,9 +13,12 @@ from typing import Any, NamedTuple
 
 from hpaloc.contents import (
     FILE_NAME,
+    UNREADABLE,
     Changes,
     Contents,
     changes,
+    next_token,
+    noticed,
     read_contents,
     renewed,
     state_of,
@@ -112,7 +115,14 @@ def _status(record: Path, states: Mapping[str, FileState] | None, is_planner: bo
         return Status(token_of(states), len(states), None)
     found = changes(contents, states, read=is_planner)
     if found:
-        return Status(token_of(states), len(states), found)
+        repaired = [
+            name
+            for name in found.edited
+            if contents.files[name][1] == UNREADABLE and contents.files[name][0] == states[name]
+        ]
+        if repaired and is_planner:
+            _keep(record, noticed(contents, repaired))
+        return Status(next_token(contents, states), len(states), found)
     if found.touched and is_planner:
         _keep(record, renewed(contents, states))
     return Status(contents.token, len(states), found)
