@@ -4,7 +4,7 @@ from hpaloc.arguments import Parser, positive
 from hpaloc.contents import sums_of_files, write_contents_of_index
 from hpaloc.files import write_json
 from hpaloc.index import write_index
-from hpaloc.kaggle.files import read_found
+from hpaloc.kaggle.files import paths_found, read_found
 from hpaloc.kaggle.source import index_part
 from hpaloc.log import run_program
 from hpaloc.provenance import record
@@ -25,10 +25,10 @@ def main(argv: list[str] | None = None) -> None:
 
     settings = arguments.settings
     files = read_found(arguments.files)
-    table, images = files["table"]["path"], files["images"]["path"]
+    table, images, paths = files["table"]["path"], files["images"]["path"], paths_found(files)
     # Before anything is read: what changes meanwhile differs from it afterwards.
-    states = competition_states([table, images])
-    single = sums_of_files("", states.keys() & {table, images}, arguments.workers)
+    states = competition_states(paths)
+    single = sums_of_files("", states.keys() & set(paths), arguments.workers)
     frame = index_part(arguments.name, files, arguments.workers)
     resolved = {
         "kind": "kaggle",

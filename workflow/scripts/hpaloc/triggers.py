@@ -25,6 +25,7 @@ from hpaloc.contents import (
     token_of,
     write_contents,
 )
+from hpaloc.kaggle.files import paths_found
 from hpaloc.listing import FileState, file_states, image_states
 
 ENTRY_SUFFIXES = (".xml", ".xml.gz")
@@ -77,6 +78,8 @@ def list_states(path: str | Path) -> dict[str, FileState]:
 def status_of_competition(source: Path, is_planner: bool) -> Status:
     """Compare the competition's table and images, wherever they were found, with what was indexed.
 
+    So is the archive that the table was unpacked from.
+
     An archive, folder or table that was deleted since counts as it was: what was made of it stays.
     """
     record = source / "raw" / FILE_NAME
@@ -85,8 +88,8 @@ def status_of_competition(source: Path, is_planner: bool) -> Status:
         return Status(AS_FOUND, 0, None)
     try:
         found = json.loads((source / "raw/files.json").read_text(encoding="utf-8"))
-        paths = [found["table"]["path"], found["images"]["path"]]
-    except (OSError, ValueError, LookupError, TypeError):
+        paths = paths_found(found)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return Status(contents.token, len(contents.files), None)
     states = competition_states(paths)
     for path in paths:
