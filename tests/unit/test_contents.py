@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hpaloc.contents import (
+    UNREADABLE,
     Changes,
     Contents,
     changes,
@@ -17,6 +18,7 @@ from hpaloc.contents import (
     renewed,
     state_of,
     sum_of_file,
+    sums_of_files,
     token_of,
     write_contents,
 )
@@ -125,6 +127,52 @@ def test_a_file_that_was_not_used_is_not_read(folder, monkeypatch):
     os.utime(folder / "a_red.png", (1, 1))
     monkeypatch.setattr("hpaloc.contents.sum_of_file", None)
     assert changes(contents, image_states(folder)) == Changes([], [], [], ["a_red.png"])
+
+
+def test_a_file_that_could_not_be_read_counts_as_edited_once_it_can(folder):
+    contents = contents_of(folder)
+    link = folder / "link.png"
+    link.symlink_to(folder.parent / "later.png")
+    files = contents.files | {"link.png": (image_states(folder)["link.png"], UNREADABLE)}
+    contents = contents._replace(files=files)
+    for read in (True, False):
+        assert changes(contents, image_states(folder), read) == Changes([], [], [], [])
+    (folder.parent / "later.png").write_bytes(b"")
+    for read in (True, False):
+        assert changes(contents, image_states(folder), read).edited == ["link.png"]
+
+    link.unlink()  # another link that leads nowhere either
+    link.symlink_to("nowhere.png")
+    contents = renewed(contents, image_states(folder) | {"link.png": FileState(1, 1, 1)})
+    assert changes(contents, image_states(folder)) == Changes([], [], [], ["link.png"])
+
+
+def test_a_fault_of_the_disk_that_passed_is_noticed_whatever_the_time_stamps(folder, tmp_path):
+    source, settings = tmp_path / "source", {"folder": str(folder), "ignore": []}
+    token = token_of(image_states(folder))
+    contents = contents_of(folder)
+    contents.files["a_red.png"] = (contents.files["a_red.png"][0], UNREADABLE)
+    index(source, "raw", contents)
+    planned = status_of_folder(settings, source, True)
+    assert planned.changes.edited == ["a_red.png"]
+    assert planned.token != token
+    # The process on a node, which reads none of them, and the next plan say the same.
+    assert status_of_folder(settings, source, False).token == planned.token
+    assert status_of_folder(settings, source, True).token == planned.token
+    index(source, "raw", contents_of(folder)._replace(token=planned.token))
+    assert status_of_folder(settings, source, True) == (planned.token, 3, ([], [], [], []))
+
+
+def test_sums_are_of_what_can_be_read(folder):
+    (folder / "gone.png").symlink_to("nowhere.png")
+    (folder / "no.zip").write_bytes(b"no archive")
+    sums = sums_of_files(str(folder), ["a_red.png", "gone.png", "no.zip"], 2)
+    assert sums == {
+        "a_red.png": sum_of_file(str(folder / "a_red.png")),
+        "gone.png": UNREADABLE,
+        "no.zip": UNREADABLE,
+    }
+    assert sums_of_files(str(folder / "a_red.png"), [""], 1) == {"": sums["a_red.png"]}
 
 
 names = st.text(st.characters(blacklist_characters="/\0"), min_size=1)

@@ -1,4 +1,5 @@
 import gzip
+import json
 import logging
 import os
 import subprocess
@@ -13,11 +14,13 @@ from made_entries import BASE, assay, block, entry, gene, image, location, simpl
 
 import index_hpa
 from hpaloc.classes import CLASS_NAMES, format_labels
+from hpaloc.files import sha256_of_file
 from hpaloc.hpa import entry as entries
 from hpaloc.hpa.atlas import read_atlas
 from hpaloc.hpa.entry import BadEntry, read_entry
 from hpaloc.hpa.walk import walk_fetched, walk_folder
 from hpaloc.log import InputError
+from hpaloc.triggers import status_of_list
 
 GENE = gene(7)
 
@@ -344,6 +347,60 @@ class TestWalk:
             index_hpa.main(
                 ["--xml", str(folder / "xml"), "--index", str(again), "--bad-entries", "stop"]
             )
+
+
+def changed_meanwhile(monkeypatch, path, text):
+    """The program's last step before it keeps the sums, and then an edit of its input."""
+    real = index_hpa.write_atlas
+
+    def write_and_edit(*arguments):
+        real(*arguments)
+        assert len(text.encode()) == path.stat().st_size
+        path.write_text(text)
+
+    monkeypatch.setattr(index_hpa, "write_atlas", write_and_edit)
+
+
+def index_with_token(option, path, source):
+    """Plan and job of a source: the token of its list or entries."""
+    token = status_of_list(path, source, True).token
+    index_hpa.main(
+        [option, str(path), "--index", f"{source}/atlas/index.parquet", "--contents", token]
+    )
+    return token
+
+
+def test_an_entry_that_changes_while_entries_are_read_is_noticed(tmp_path, monkeypatch):
+    entries, source = tmp_path / "entries", tmp_path / "source"
+    path = write(entries, f"{gene(1)}.xml", simple(1, "cytosol"))
+    write(entries, f"{gene(2)}.xml", simple(2))
+    changed_meanwhile(monkeypatch, path, simple(1, "nucleus"))
+    token = index_with_token("--xml", entries, source)
+    status = status_of_list(entries, source, True)
+    assert (status.changes.edited, status.token == token) == ([path.name], False)
+
+
+def test_a_list_that_changes_while_it_is_read_is_noticed(tmp_path, monkeypatch, inputs_of):
+    path, source = tmp_path / "list.csv", tmp_path / "source"
+    path.write_text("Id,Target\n10_1_C1_1,1\n")
+    before = sha256_of_file(path)
+    changed_meanwhile(monkeypatch, path, "Id,Target\n10_1_C1_1,5\n")
+    token = index_with_token("--list", path, source)
+    assert status_of_list(path, source, True).token != token
+    record = json.loads((source / "atlas/index.provenance.json").read_text())
+    assert record["inputs"][str(path)]["sha256"] == before
+
+
+def test_an_entry_that_cannot_be_read_is_skipped_until_it_can(tmp_path):
+    entries, source = tmp_path / "entries", tmp_path / "source"
+    write(entries, f"{gene(1)}.xml", simple(1))
+    (entries / f"{gene(2)}.xml").symlink_to(tmp_path / "later.xml")
+    token = index_with_token("--xml", entries, source)
+    assert status_of_list(entries, source, True).token == token
+    write(tmp_path, "later.xml", simple(2))
+    assert status_of_list(entries, source, True).token != token
+    index_with_token("--xml", entries, source)
+    assert read_atlas(source / "atlas/index.parquet")["gene"].nunique() == 2
 
 
 def test_image_lists(tmp_path, caplog):

@@ -26,10 +26,12 @@ import convert_shard
 import fetch_kaggle
 import index_kaggle
 from hpaloc.classes import CHANNELS
+from hpaloc.contents import read_contents, write_contents
 from hpaloc.index import read_index
 from hpaloc.kaggle import download as kaggle_download
 from hpaloc.log import InputError, run_program
 from hpaloc.transfer import size_of_file
+from hpaloc.triggers import status_of_competition
 
 COMPETITION = "human-protein-atlas-image-classification"
 NETWORK = {"connections": 8, "attempts": 3, "timeout_s": 2, "private_addresses": True}
@@ -253,6 +255,92 @@ def test_tables_and_images_that_do_not_match_are_refused(tmp_path, files, table,
     with pytest.raises(InputError, match=message):
         index(tmp_path, folder=tmp_path)
     assert not (tmp_path / "index.parquet").exists()
+
+
+def index_in(source, folder):
+    """Plan, then the jobs of a source whose files lie in ``folder``: token and index."""
+    token = status_of_competition(source, True).token
+    raw, about = source / "raw", json.dumps(settings(folder))
+    fetch_kaggle.main(
+        [
+            *("--settings", about, "--downloads", str(source / "downloads"), "--network", "{}"),
+            *("--files", str(raw / "files.json")),
+        ]
+    )
+    index_kaggle.main(
+        [
+            *("--name", "kaggle", "--settings", about, "--files", str(raw / "files.json")),
+            *("--contents", token, "--index", str(raw / "index.parquet")),
+            *("--digest", str(raw / "index.sha"), "--settings-out", str(raw / "settings.json")),
+        ]
+    )
+    return token, read_index(raw / "index.parquet")
+
+
+@pytest.mark.parametrize("archive", ["train.csv.zip", f"{COMPETITION}.zip"])
+def test_labels_that_change_in_an_archive_are_noticed(tmp_path, archive):
+    folder, source = tmp_path / "mine", tmp_path / "source"
+    folder.mkdir()
+    (folder / "train.zip").write_bytes(zipped(images()))
+    (folder / archive).write_bytes(zipped({"train.csv": TRAIN_CSV}))
+    token, _ = index_in(source, folder)
+    os.utime(folder / archive, (1, 1))
+    assert status_of_competition(source, True).token == token
+
+    (folder / archive).write_bytes(zipped({"train.csv": TRAIN_CSV.replace(b",25", b",26")}))
+    status = status_of_competition(source, True)
+    assert (status.changes.edited, status.token == token) == ([str(folder / archive)], False)
+    again, frame = index_in(source, folder)
+    assert frame["labels"].tolist() == [[16, 0], [26], [2]]
+    assert again == status.token == status_of_competition(source, True).token
+
+    (folder / archive).unlink()  # what was made of it stays
+    assert status_of_competition(source, True).token == again
+
+
+def test_what_an_older_version_found_names_no_archive(tmp_path):
+    folder, source = tmp_path / "mine", tmp_path / "source"
+    folder.mkdir()
+    (folder / "train.zip").write_bytes(zipped(images()))
+    (folder / "train.csv.zip").write_bytes(zipped({"train.csv": TRAIN_CSV}))
+    token, _ = index_in(source, folder)
+    record, archive = source / "raw/files.json", str(folder / "train.csv.zip")
+    found = json.loads(record.read_text())
+    assert found.pop("table_archive")["path"] == archive
+    record.write_text(json.dumps(found))
+    contents = read_contents(source / "raw/contents.json")
+    del contents.files[archive]
+    write_contents(source / "raw/contents.json", contents)
+    assert status_of_competition(source, True) == (token, len(contents.files), ([], [], [], []))
+
+
+def test_an_archive_of_the_table_that_changed_since_it_was_found_is_refused(tmp_path):
+    (tmp_path / "train.zip").write_bytes(zipped(images()))
+    (tmp_path / "train.csv.zip").write_bytes(zipped({"train.csv": TRAIN_CSV}))
+    fetch(tmp_path, folder=tmp_path)
+    (tmp_path / "train.csv.zip").write_bytes(zipped({"train.csv": TRAIN_CSV + b"dd-4,1\n"}))
+    with pytest.raises(InputError, match=r"train\.csv\.zip: has changed since .*files\.json"):
+        index(tmp_path, folder=tmp_path)
+    (tmp_path / "train.csv.zip").unlink()
+    assert len(index(tmp_path, folder=tmp_path)) == 3  # the copy of the table is there
+
+
+def test_a_table_that_changes_while_images_are_read_is_noticed(tmp_path, monkeypatch):
+    folder, source = tmp_path / "mine", tmp_path / "source"
+    folder.mkdir()
+    (folder / "train.zip").write_bytes(zipped(images()))
+    table, real = folder / "train.csv", index_kaggle.index_part
+    table.write_bytes(TRAIN_CSV)
+
+    def edited_meanwhile(*arguments):
+        frame = real(*arguments)
+        table.write_bytes(TRAIN_CSV.replace(b",25", b",26"))
+        return frame
+
+    monkeypatch.setattr(index_kaggle, "index_part", edited_meanwhile)
+    token, _ = index_in(source, folder)
+    assert status_of_competition(source, True).changes.edited == [str(table)]
+    assert status_of_competition(source, True).token != token
 
 
 def test_the_table_is_recorded_as_read(tmp_path, inputs_of):

@@ -22,6 +22,7 @@ from hpaloc.label_table import read_labels
 from hpaloc.listing import IGNORED, ignored_by
 from hpaloc.local import index_folder, tile_starts
 from hpaloc.log import InputError
+from hpaloc.triggers import status_of_folder
 
 COLUMNS = dict.fromkeys(("id", "labels", "antibody", "gene", "cell_line"))
 
@@ -530,6 +531,57 @@ def test_the_program_writes_index_digest_and_settings(tmp_path, inputs_of):
     frame = read_index(out / "index.parquet")
     assert frame["source"].tolist() == ["mine"]
     assert (root_of(written, out / "index.parquet") / frame["path_red"][0]).is_file()
+
+
+def run_program_on(settings, source):
+    """Plan and job of a source: the token of its files."""
+    token = status_of_folder(settings, source, True).token
+    raw = source / "raw"
+    options = {
+        "--name": "mine",
+        "--settings": json.dumps(settings),
+        "--contents": token,
+        "--index": f"{raw}/index.parquet",
+        "--digest": f"{raw}/index.sha256",
+        "--settings-out": f"{raw}/settings.json",
+    }
+    index_local.main([word for option in options.items() for word in option])
+    return token
+
+
+def test_a_file_that_could_not_be_read_is_indexed_again_once_it_can(tmp_path):
+    folder = write_images(tmp_path / "images", ["a"])
+    (folder / "a_red.png").rename(tmp_path / "red.png")
+    (folder / "a_red.png").symlink_to(tmp_path / "later.png")
+    settings, source = settings_of(folder), tmp_path / "source"
+    token = run_program_on(settings, source)
+    assert status_of_folder(settings, source, True).token == token
+    (tmp_path / "red.png").rename(tmp_path / "later.png")
+    status = status_of_folder(settings, source, True)
+    assert (status.changes.edited, status.token == token) == (["a_red.png"], False)
+    assert run_program_on(settings, source) == status.token
+    assert status_of_folder(settings, source, True).token == status.token
+    assert read_index(source / "raw/index.parquet")["bytes_red"][0] > 0
+
+
+def test_labels_that_change_while_they_are_read_differ_from_what_is_recorded(
+    tmp_path, monkeypatch, inputs_of
+):
+    folder = write_images(tmp_path / "images", ["a"])
+    labels = table(tmp_path, "Id,Target\na,3\n")
+    before, real = sha256_of_file(labels), index_local.index_folder
+
+    def edited_meanwhile(*arguments):
+        frame = real(*arguments)
+        labels.write_text("Id,Target\na,4\n")
+        return frame
+
+    monkeypatch.setattr(index_local, "index_folder", edited_meanwhile)
+    run_program_on(settings_of(folder, labels=str(labels)), tmp_path / "source")
+    about = json.loads((tmp_path / "source/raw/settings.json").read_text())
+    assert about["listing"]["labels"] == before
+    record = json.loads((tmp_path / "source/raw/index.provenance.json").read_text())
+    assert record["inputs"][str(labels)]["sha256"] == before
 
 
 def test_the_real_kaggle_images_in_tiles(shared, tmp_path):

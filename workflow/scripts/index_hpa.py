@@ -44,6 +44,7 @@ def main(argv: list[str] | None = None) -> None:
     own = str(arguments.xml or arguments.list or "")
     # Before anything is read: what changes meanwhile differs from it afterwards.
     states = list_states(own) if own and arguments.contents else {}
+    sums = sums_of_files(own, states, arguments.workers)
     if arguments.list:
         images, left_out = read_image_list(arguments.list, arguments.bad_entries)
     elif arguments.xml:
@@ -56,9 +57,9 @@ def main(argv: list[str] | None = None) -> None:
     if arguments.left_out:
         write_csv(left_out, arguments.left_out)
     token = vars(arguments).pop("contents")  # holds times, as no record does
-    record(arguments, [arguments.index, arguments.digest, arguments.left_out])
+    outputs = [arguments.index, arguments.digest, arguments.left_out]
+    record(arguments, outputs, sums={own: sums[""]} if "" in sums else {})
     if states:
-        sums = sums_of_files(own, states, arguments.workers)
         files = {name: (state, sums[name]) for name, state in states.items()}
         write_contents(arguments.index.with_name(FILE_NAME), Contents(token, own, files))
 

@@ -1,10 +1,10 @@
 """Indexes the training or the test images of Kaggle's competition as a source."""
 
 from hpaloc.arguments import Parser, positive
-from hpaloc.contents import sum_of_file, write_contents_of_index
+from hpaloc.contents import sums_of_files, write_contents_of_index
 from hpaloc.files import write_json
 from hpaloc.index import write_index
-from hpaloc.kaggle.files import read_found
+from hpaloc.kaggle.files import paths_found, read_found
 from hpaloc.kaggle.source import index_part
 from hpaloc.log import run_program
 from hpaloc.provenance import record
@@ -25,9 +25,10 @@ def main(argv: list[str] | None = None) -> None:
 
     settings = arguments.settings
     files = read_found(arguments.files)
-    table, images = files["table"]["path"], files["images"]["path"]
+    table, images, paths = files["table"]["path"], files["images"]["path"], paths_found(files)
     # Before anything is read: what changes meanwhile differs from it afterwards.
-    states = competition_states([table, images])
+    states = competition_states(paths)
+    single = sums_of_files("", states.keys() & set(paths), arguments.workers)
     frame = index_part(arguments.name, files, arguments.workers)
     resolved = {
         "kind": "kaggle",
@@ -40,8 +41,7 @@ def main(argv: list[str] | None = None) -> None:
     write_index(frame, arguments.index, arguments.digest)
     outputs = [arguments.index, arguments.digest, arguments.settings_out]
     token = vars(arguments).pop("contents")  # holds times, as no record does
-    record(arguments, outputs, also_read=[table])
-    single = {path: sum_of_file(path) for path in (table, images) if path in states}
+    record(arguments, outputs, also_read=[table], sums={table: files["table"]["sha256"]})
     write_contents_of_index(frame, states, token, "", arguments.index, single, f"{images}/")
 
 

@@ -1,5 +1,8 @@
 """Indexes a folder of a user's own images as a source."""
 
+import os
+from pathlib import Path
+
 from hpaloc.arguments import Parser, positive
 from hpaloc.contents import write_contents_of_index
 from hpaloc.files import sha256_of_file, write_json
@@ -24,8 +27,9 @@ def main(argv: list[str] | None = None) -> None:
     settings = arguments.settings
     # Before anything is read: what changes meanwhile differs from it afterwards.
     states = image_states(settings["folder"], settings["ignore"])
+    labels = settings["labels"] and Path(settings["labels"]).as_posix()
+    labels_sum = sha256_of_file(labels) if labels and os.path.isfile(labels) else None
     frame = index_folder(arguments.name, settings, arguments.workers)
-    labels = settings["labels"]
     resolved = {
         "kind": "local",
         "settings": settings,
@@ -33,13 +37,14 @@ def main(argv: list[str] | None = None) -> None:
         "simulated": False,
         "labelled": labels is not None,
         # What the Snakefile compares once the table itself is gone.
-        "listing": {"labels": sha256_of_file(labels) if labels else None},
+        "listing": {"labels": labels_sum},
     }
     write_json(resolved, arguments.settings_out)
     write_index(frame, arguments.index, arguments.digest)
     outputs = [arguments.index, arguments.digest, arguments.settings_out]
     token = vars(arguments).pop("contents")  # holds times, as no record does
-    record(arguments, outputs, also_read=[labels])
+    sums = {labels: labels_sum} if labels else {}
+    record(arguments, outputs, also_read=[labels], sums=sums)
     write_contents_of_index(frame, states, token, settings["folder"], arguments.index)
 
 

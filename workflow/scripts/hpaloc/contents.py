@@ -27,6 +27,12 @@ if TYPE_CHECKING:  # the Snakefile imports this module, and Snakemake comes with
 
 FILE_NAME = "contents.json"
 
+# Stands for the sum of a file that was to be used and could not be read.
+UNREADABLE = "unreadable"
+
+# A state that no file has.
+_NO_STATE = FileState(-1, -1, -1)
+
 
 class Contents(NamedTuple):
     """What a source was made of.
@@ -34,7 +40,7 @@ class Contents(NamedTuple):
     ``token`` names these contents: it stays the same for as long as they do, and triggers when it
     changes. ``files`` has the state and the sum (see sum_of_file) of each file by its name within
     ``root``, a folder or a single file (whose name is ""); the sum is "" for a file that was there
-    and not used.
+    and not used, UNREADABLE for one that was to be used and could not be read.
     """
 
     token: str
@@ -99,12 +105,15 @@ def write_contents_of_index(
     """Write the table of a source beside its raw ``index``, whose rows are ``frame``.
 
     ``states`` are those of its files before they were read, ``prefix`` is what their names have
-    before the paths of the index, and ``sums`` those of files that are not images of it.
+    before the paths of the index, and ``sums`` those of files that are not images of it. An image
+    without a sha256 in the index could not be read.
     """
     known = dict(sums or {})
     for channel in CHANNELS:
         paths, found = (frame[f"{what}_{channel}"] for what in ("path", "sha256"))
-        known |= {prefix + path: sum_ for path, sum_ in zip(paths, found, strict=True)}
+        known |= {
+            prefix + path: sum_ or UNREADABLE for path, sum_ in zip(paths, found, strict=True)
+        }
     files = {name: (state, known.get(name, "")) for name, state in states.items()}
     write_contents(Path(index).with_name(FILE_NAME), Contents(token, root, files))
 
@@ -123,35 +132,56 @@ def changes(
     """Compare the files of a source as they are now (``states``) with what it was made of.
 
     Files of the same size whose time stamps differ are read, or without ``read`` count as edited.
+    So are those that could not be read: one that can be now counts as edited, also where its time
+    stamps are the same, as after a passing fault of a disk.
     """
     known = contents.files
-    differ = [name for name, state in states.items() if name in known and known[name][0] != state]
+    there = [name for name in states if name in known]
+    moved = {name for name in there if known[name][0] != states[name]}
     # What was not used can only matter by its name, which is the same.
-    touched = [name for name in differ if not known[name][1]]
+    same = {name for name in moved if not known[name][1]}
     unsure = [
-        name for name in differ if known[name][1] and known[name][0].bytes == states[name].bytes
+        name
+        for name in there
+        if known[name][1] == UNREADABLE
+        or (name in moved - same and known[name][0].bytes == states[name].bytes)
     ]
+    edited = moved - same
     if read and unsure:
-        progress = Progress("compared", len(unsure), "files with new time stamps")
+        progress = Progress("compared", len(unsure), "files")
 
         def is_same(name: str) -> bool:
             try:
                 return sum_of_file(contents.path(name)) == known[name][1]
-            except OSError:  # the job that reads it says why
-                return False
+            except OSError:  # of a file that was readable, the job that reads it says why
+                return known[name][1] == UNREADABLE
 
         with ThreadPoolExecutor(workers) as executor:
-            for name, same in zip(unsure, executor.map(is_same, unsure), strict=True):
-                if same:
-                    touched.append(name)
+            for name, equal in zip(unsure, executor.map(is_same, unsure), strict=True):
+                (same if equal else edited).add(name)
                 progress.add()
-    equal = set(touched)
+        edited -= same
     return Changes(
-        [name for name in differ if name not in equal],
+        [name for name in there if name in edited],
         [name for name in states if name not in known],
         [name for name in known if name not in states],
-        touched,
+        [name for name in there if name in moved & same],
     )
+
+
+def next_token(contents: Contents, states: Mapping[str, FileState]) -> str:
+    """Return a name for what changed ``contents`` will be, other than theirs.
+
+    A file that can be read again may have the time stamps that it had.
+    """
+    token = token_of(states)
+    return token if token != contents.token else hashlib.sha256(token.encode()).hexdigest()
+
+
+def noticed(contents: Contents, names: Iterable[str]) -> Contents:
+    """Return the same contents, whose files ``names`` count as edited whoever compares them."""
+    files = {name: (_NO_STATE, contents.files[name][1]) for name in names}
+    return contents._replace(files=contents.files | files)
 
 
 def renewed(contents: Contents, states: Mapping[str, FileState]) -> Contents:
@@ -180,11 +210,21 @@ def sum_of_file(path: str) -> str:
 
 
 def sums_of_files(root: str, names: Iterable[str], workers: int) -> dict[str, str]:
-    """Return the sum of each file below ``root``; "" is the name of ``root`` itself."""
+    """Return the sum of each file below ``root``, UNREADABLE where there is none.
+
+    The name "" is ``root`` itself. Take the sums before the files are used: what is edited between
+    then differs from its sum, and is noticed.
+    """
+
+    def sum_of(name: str) -> str:
+        try:
+            return sum_of_file(os.path.join(root, name) if name else root)
+        except OSError:  # whether that matters is for the job to say
+            return UNREADABLE
+
     names = list(names)
-    paths = [f"{root}/{name}" if name else root for name in names]
     with ThreadPoolExecutor(workers) as executor:
-        return dict(zip(names, executor.map(sum_of_file, paths), strict=True))
+        return dict(zip(names, executor.map(sum_of, names), strict=True))
 
 
 def state_of(path: str | Path) -> FileState:

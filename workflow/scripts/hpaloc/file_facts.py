@@ -31,7 +31,7 @@ def scan_files(
     """The facts of each file, and the reason of each path that cannot be used.
 
     ``read`` gives the contents of a path; a BadImage or OSError that it raises is a reason, the
-    file then has 0 bytes. ``reading`` says how the files are meant.
+    file then has 0 bytes and the sha256 "". ``reading`` says how the files are meant.
     """
 
     def scan(path: str) -> tuple[FileFacts, str]:
@@ -40,7 +40,7 @@ def scan_files(
         except BadImage as error:
             return FileFacts(0, "", None), str(error)
         except OSError as error:
-            return FileFacts(0, "", None), error.strerror
+            return FileFacts(0, "", None), error.strerror or str(error)
         sha256 = hashlib.sha256(data).hexdigest()
         try:
             return FileFacts(len(data), sha256, read_header(data, reading)), ""

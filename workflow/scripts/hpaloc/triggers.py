@@ -13,15 +13,19 @@ from typing import Any, NamedTuple
 
 from hpaloc.contents import (
     FILE_NAME,
+    UNREADABLE,
     Changes,
     Contents,
     changes,
+    next_token,
+    noticed,
     read_contents,
     renewed,
     state_of,
     token_of,
     write_contents,
 )
+from hpaloc.kaggle.files import paths_found
 from hpaloc.listing import FileState, file_states, image_states
 
 ENTRY_SUFFIXES = (".xml", ".xml.gz")
@@ -74,6 +78,8 @@ def list_states(path: str | Path) -> dict[str, FileState]:
 def status_of_competition(source: Path, is_planner: bool) -> Status:
     """Compare the competition's table and images, wherever they were found, with what was indexed.
 
+    So is the archive that the table was unpacked from.
+
     An archive, folder or table that was deleted since counts as it was: what was made of it stays.
     """
     record = source / "raw" / FILE_NAME
@@ -82,8 +88,8 @@ def status_of_competition(source: Path, is_planner: bool) -> Status:
         return Status(AS_FOUND, 0, None)
     try:
         found = json.loads((source / "raw/files.json").read_text(encoding="utf-8"))
-        paths = [found["table"]["path"], found["images"]["path"]]
-    except (OSError, ValueError, LookupError, TypeError):
+        paths = paths_found(found)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return Status(contents.token, len(contents.files), None)
     states = competition_states(paths)
     for path in paths:
@@ -112,7 +118,14 @@ def _status(record: Path, states: Mapping[str, FileState] | None, is_planner: bo
         return Status(token_of(states), len(states), None)
     found = changes(contents, states, read=is_planner)
     if found:
-        return Status(token_of(states), len(states), found)
+        repaired = [
+            name
+            for name in found.edited
+            if contents.files[name][1] == UNREADABLE and contents.files[name][0] == states[name]
+        ]
+        if repaired and is_planner:
+            _keep(record, noticed(contents, repaired))
+        return Status(next_token(contents, states), len(states), found)
     if found.touched and is_planner:
         _keep(record, renewed(contents, states))
     return Status(contents.token, len(states), found)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import pyarrow.parquet as pq
 
 from hpaloc.classes import CHANNELS
-from hpaloc.contents import FILE_NAME, read_contents, sum_of_file
+from hpaloc.contents import FILE_NAME, UNREADABLE, read_contents, sum_of_file
 from hpaloc.files import sha256_of_file
 from hpaloc.log import Progress
 from hpaloc.provenance import (
@@ -249,9 +249,7 @@ def _above(jobs: list[Job]) -> dict[Job, set[Job]]:
 def _images_of(job: Job) -> Iterator[tuple[str, dict[str, Any]]]:
     """The raw images that a job made, as its index lists them."""
     index = job.about["images"]
-    if index is None or not os.path.isfile(index):
-        return
-    if _sum(index) != job.about["outputs"][index]["sha256"]:  # it is named itself
+    if index is None or not _is_as_made(Path(index), job):  # it is named itself
         return
     table = pq.read_table(index)
     for channel in CHANNELS:
@@ -261,6 +259,11 @@ def _images_of(job: Job) -> Iterator[tuple[str, dict[str, Any]]]:
         ):
             path = (Path(index).parent / name).as_posix()
             yield path, {"bytes": size, "sha256": sha256}
+
+
+def _is_as_made(path: Path, job: Job) -> bool:
+    made = job.about["outputs"].get(path.as_posix())
+    return made is not None and path.is_file() and _sum(str(path)) == made["sha256"]
 
 
 def _raw_files_of(job: Job) -> Iterator[tuple[str, str]]:
@@ -274,8 +277,11 @@ def _raw_files_of(job: Job) -> Iterator[tuple[str, str]]:
         contents = read_contents(index.with_name(FILE_NAME))
         if contents is not None:
             listed = [(contents.path(name), sum_) for name, (_, sum_) in contents.files.items()]
-        elif job.about["program"] == "collect_hpa_images" and index.is_file():
-            settings = json.loads(index.with_name("settings.json").read_text(encoding="utf-8"))
+        elif job.about["program"] == "collect_hpa_images":
+            about = index.with_name("settings.json")
+            if not (_is_as_made(index, job) and _is_as_made(about, job)):
+                continue  # they are named themselves
+            settings = json.loads(about.read_text(encoding="utf-8"))
             table = pq.read_table(index)
             columns = ([f"path_{channel}", f"sha256_{channel}"] for channel in CHANNELS)
             pairs = (
@@ -312,6 +318,8 @@ def _edited(
         for path, expected in listed.items():
             found = sums[path]
             if isinstance(found, OSError):
+                if expected == UNREADABLE:  # as it was when the source was made
+                    continue
                 yield job, path, _unreadable(found)
             elif found != expected and path not in job.about["inputs"]:
                 yield job, path, EDITED_SINCE

@@ -7,6 +7,7 @@ from typing import Any
 from hpaloc.kaggle.download import NotServed, download, not_served
 from hpaloc.kaggle.files import (
     TABLES,
+    describe_archive,
     describe_images,
     describe_table,
     find_images,
@@ -24,7 +25,8 @@ def find_or_fetch(
     """Which files a source of kind ``kaggle`` is made of: its table and its images.
 
     What lies in the source's ``folder``, or was fetched to ``downloads`` before, is taken as it
-    is, without the network. ``network`` is the configuration's ``fetch``.
+    is, without the network. ``network`` is the configuration's ``fetch``. Where the table is a
+    member of an archive, a copy of it is taken, and ``table_archive`` says of which.
     """
     competition, part = settings["competition"], settings["part"]
     fetched = downloads / competition
@@ -40,13 +42,16 @@ def find_or_fetch(
                 settings, fetched, network
             )
     path, member = table
+    origin = {}
     if member:
+        origin = {"table_archive": describe_archive(path, member)}
         path = unpacked(path, member, fetched / TABLES[part])
     return {
         "competition": competition,
         "part": part,
         "table": describe_table(path),
         "images": describe_images(images, part),
+        **origin,
     }
 
 

@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from hpaloc.archive import Archive, BadMember
+from hpaloc.contents import sum_of_file
 from hpaloc.files import sha256_of_file, written_whole
 from hpaloc.listing import IMAGE_SUFFIXES, list_images, listing_digest
 from hpaloc.log import InputError, some_of
@@ -69,6 +70,11 @@ def describe_table(path: Path) -> dict[str, Any]:
     return {"path": path.as_posix(), "bytes": path.stat().st_size, "sha256": sha256_of_file(path)}
 
 
+def describe_archive(path: Path, member: str) -> dict[str, Any]:
+    """The archive that a table is unpacked from, and what tells another one apart."""
+    return {"path": path.as_posix(), "member": member, "sum": sum_of_file(path.as_posix())}
+
+
 def describe_images(path: Path, part: str) -> dict[str, Any]:
     """What index and conversion need to know of the images, and what tells others apart.
 
@@ -115,6 +121,12 @@ def read_found(path: str | Path) -> dict[str, Any]:
     if not whole:
         raise InputError(f"{path}: does not name the competition's files. {_AGAIN}")
     return found
+
+
+def paths_found(found: dict[str, Any]) -> list[str]:
+    """The files and folders that fetch_kaggle found; what an older version wrote names no archive."""
+    named = [found["table"], found["images"], found.get("table_archive")]
+    return list(dict.fromkeys(what["path"] for what in named if what is not None))
 
 
 def image_names(names: Sequence[str], prefix: str) -> list[str]:

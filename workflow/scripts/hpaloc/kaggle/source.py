@@ -13,7 +13,7 @@ import pandas as pd
 from hpaloc.archive import Archive, BadMember
 from hpaloc.classes import CHANNELS
 from hpaloc.file_facts import file_columns, image_size, scan_files, some_reasons
-from hpaloc.kaggle.files import describe_images, describe_table, image_names
+from hpaloc.kaggle.files import describe_archive, describe_images, describe_table, image_names
 from hpaloc.label_table import Advice, read_labels
 from hpaloc.listing import list_images
 from hpaloc.log import InputError, some_of
@@ -77,6 +77,11 @@ def _check_unchanged(files: dict[str, Any]) -> None:
         raise InputError(f"{table}: has changed since it was found. {_AGAIN}")
     if describe_images(images, files["part"]) != files["images"]:
         raise InputError(f"{images}: has changed since it was found. {_AGAIN}")
+    origin = files.get("table_archive")
+    if origin is None or not Path(origin["path"]).exists():  # the copy of the table is there
+        return
+    if describe_archive(Path(origin["path"]), origin["member"]) != origin:
+        raise InputError(f"{origin['path']}: has changed since it was found. {_AGAIN}")
 
 
 _NOT_THE_TABLE = Advice(
