@@ -39,8 +39,8 @@ _MEMORY = (
     " them is a worker process, and run again"
 )
 _CAUSES = {
-    signal.SIGKILL: _MEMORY,
-    signal.SIGBUS: (
+    "SIGKILL": _MEMORY,
+    "SIGBUS": (
         "because a file that it was reading was cut short or its disk failed (or, in a container,"
         " because memory was short): check the disk, and the arrays by make verify, and run again"
     ),
@@ -144,8 +144,7 @@ class Workers:
             with suppress(Exception):
                 return pickle.loads(message)
         name = signal.Signals(-code).name if code is not None and code < 0 else f"status {code}"
-        if code is not None and -code in _CAUSES:
-            cause = _CAUSES[signal.Signals(-code)]
+        if cause := _CAUSES.get(name):
             return InputError(f"a worker process that makes batches was killed ({name}), {cause}.")
         return RuntimeError(f"a worker process that makes batches ended unexpectedly ({name})")
 
