@@ -20,7 +20,7 @@ from hpaloc.images import plane_of_channel, read_planes, resize_area
 from hpaloc.index import read_index, root_of
 from hpaloc.label_table import read_labels
 from hpaloc.listing import IGNORED, check_channels, ignored_by
-from hpaloc.local import index_folder, tile_starts
+from hpaloc.local import find_images, index_folder, tile_starts
 from hpaloc.log import InputError
 from hpaloc.triggers import status_of_folder
 
@@ -263,6 +263,56 @@ def test_four_files_become_one_image_only_if_they_are_meant_to(tmp_path, paths, 
     with pytest.raises(InputError) as error:
         index(tmp_path, pattern=pattern)
     assert said in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("paths", "pattern", "mixed"),
+    [
+        # Two sites of a well, with two channels each.
+        (["A1_s1_red", "A1_s1_blue", "A1_s2_green", "A1_s2_yellow"], "{id}_{any}_{channel}", "A1"),
+        (["red_p1/x", "green_p2/x", "blue_p1/x", "yellow_p1/x"], "{channel}_{any}/{id}", "x"),
+        (["red/x_1", "green/x_1", "blue/x_2", "yellow/x_2"], "{channel}/{id}_{any}", "x"),
+        (
+            [
+                *("A_s1_red_0", "A_s2_green_1", "A_s1_blue_2", "A_s1_yellow_3"),
+                *("B_s1_red_0", "B_s1_green_1", "B_s1_blue_2", "B_s1_yellow_3"),
+            ],
+            "{id}_{any}_{channel}_{any}",
+            "A",
+        ),
+        # The number of the channel; a time or an id of each file; the same everywhere.
+        (
+            [f"{i}_{c}_ch{k // 2}" for i in "AB" for k, c in enumerate(CHANNELS)],
+            "{id}_{channel}_{any}",
+            None,
+        ),
+        (
+            [f"{i}_{c}_{i}{k}f3e" for i in "AB" for k, c in enumerate(CHANNELS)],
+            "{id}_{channel}_{any}",
+            None,
+        ),
+        ([f"{i}_z0_{c}" for i in "AB" for c in CHANNELS], "{id}_{any}_{channel}", None),
+        ([f"{i}_z{i}_{c}" for i in "AB" for c in CHANNELS], "{id}_{any}_{channel}", None),
+        (["A_1", "B_2"], "{id}_{any}", None),
+    ],
+)
+def test_images_whose_files_may_not_belong_together_are_warned_of(
+    tmp_path, caplog, paths, pattern, mixed
+):
+    for path in paths:
+        file = tmp_path / f"{path}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+    names = {channel: channel for channel in CHANNELS}
+    files = find_images(tmp_path, pattern, names)
+    assert len(files) == len({path.split("_")[0] for path in paths} if "/" not in paths[0] else "x")
+    if mixed is None:
+        assert "differ in {any}" not in caplog.text
+        return
+    assert f"1 images are made of files that differ in {{any}} of the pattern {pattern}" in (
+        caplog.text
+    )
+    assert f"by channel: {mixed} ({min(paths)}.png, " in caplog.text
 
 
 def test_files_with_other_endings_are_logged(tmp_path, caplog):

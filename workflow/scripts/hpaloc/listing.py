@@ -150,7 +150,8 @@ def pattern_regex(pattern: str, channels: dict[str, str]) -> re.Pattern:
     """What paths (in Unicode NFC) without their ending match.
 
     Groups: ``id``; ``channel``, where the pattern has one; ``any0``, ``any1``, … for each
-    ``{any}`` in the name of a folder that does not depend on the channel. Raises InputError for a
+    ``{any}`` in the name of a folder that does not depend on the channel; ``each0``, ``each1``, …
+    for each other one, which the files of an image may differ in. Raises InputError for a
     pattern or texts of channels that cannot be meant.
     """
     texts = "|".join(re.escape(nfc(text)) for text in channels.values())
@@ -159,23 +160,23 @@ def pattern_regex(pattern: str, channels: dict[str, str]) -> re.Pattern:
         raise InputError(
             f"channels: {channels} must give each of {', '.join(CHANNELS)} a text of its own."
         )
-    regex = {"{id}": "(?P<id>.+)", "{channel}": f"(?P<channel>{texts})", "{any}": "[^/]*"}
+    regex = {"{id}": "(?P<id>.+)", "{channel}": f"(?P<channel>{texts})"}
     parts = re.split(r"(\{[^}]*\})", nfc(pattern))
-    unknown = [part for part in parts if part.startswith("{") and part not in regex]
+    unknown = [part for part in parts if part.startswith("{") and part not in {*regex, "{any}"}]
     if unknown or parts.count("{id}") != 1 or parts.count("{channel}") > 1:
         raise InputError(
             f"pattern: {pattern!r} must hold {{id}} once, {{channel}} once (or not at all where"
             " a file holds all four planes), and nothing else in braces but {any}."
         )
-    numbers = itertools.count()
+    numbers = {"any": itertools.count(), "each": itertools.count()}
     *folders, file_name = nfc(pattern).split("/")
     names = []
     for place, name in enumerate([*folders, file_name]):
-        of_image = place < len(folders) and "{channel}" not in name
+        kind = "any" if place < len(folders) and "{channel}" not in name else "each"
         names.append(
             "".join(
-                f"(?P<any{next(numbers)}>[^/]*)"
-                if of_image and part == "{any}"
+                f"(?P<{kind}{next(numbers[kind])}>[^/]*)"
+                if part == "{any}"
                 else regex.get(part, re.escape(part))
                 for part in re.split(r"(\{[^}]*\})", name)
             )
