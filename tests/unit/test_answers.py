@@ -68,7 +68,9 @@ def test_a_spreadsheets_file_is_read(tmp_path):
         ("Id,Target\na,0\n", 1, "the columns are Id, Target. "),
         ("Image,Names\na,0\n", 1, "no column predicted or"),
         ("a,0\nb,1\n", 1, "the columns are a, 0. The first line must be a header"),
-        ("Id,Predicted,Answer\na,0,1\n", 1, "Predicted, Answer may all be the labels. Rename"),
+        ("Id,Prediction,Answer\na,0,1\n", 1, "Prediction, Answer may all be the labels. Rename"),
+        ("Id,Predicted,predicted\na,0,1\n", 1, "Predicted, predicted may all be the labels."),
+        ("Image,Name,Predicted\na,b,1\n", 1, "Image, Name may all be the id. Rename"),
         ("Id,Predicted\na,0\nb,28\n", 3, "'28'"),
         ("Id,Predicted\na,0\nb,-1\n", 3, "'-1'"),
         ("Id,Predicted\na,0\nb,Nucleolus\n", 3, "'Nucleolus'"),
@@ -110,6 +112,25 @@ def test_the_labels_of_the_programs_own_table_are_scored(tmp_path):
     ours = score(tmp_path, truth, labels)
     assert ours["n_images"] == 3 and ours["micro_precision"] == 1
     assert ours["micro_recall"] == pytest.approx(3 / 4)
+
+
+@pytest.mark.parametrize(
+    ("header", "column"),
+    [
+        ("Id,Name,Predicted", ANSWERS),
+        ("Id,Answer,Predicted", ANSWERS),
+        ("Id,Image,Target", TRUTH),
+        ("Id,Label,Target", TRUTH),
+        ("Id,gene,gene_name,Target", TRUTH),
+        ("Id,antibody,antibody_id,Target", TRUTH),
+        ("Id,cell_line,CellLine,Target", TRUTH),
+        ("Image,x,Labels", TRUTH),
+    ],
+)
+def test_other_columns_do_not_matter(tmp_path, header, column):
+    row = ",".join(["a", *["TP53"] * (header.count(",") - 1), "1 2"])
+    table = read_sheet(sheet(tmp_path, "s.csv", f"{header}\n{row}\n"), column)
+    assert table[["image_id", "labels"]].to_numpy().tolist() == [["a", [1, 2]]]
 
 
 def test_a_missing_file_is_refused(tmp_path):

@@ -25,6 +25,7 @@ from hpaloc.arguments import (
     input_file,
     input_folder,
     json_value,
+    not_negative,
     optional_folder,
     output_file,
     output_folder,
@@ -420,6 +421,27 @@ def test_a_number_of_threads_that_is_none_is_told(text, capsys) -> None:
     assert end.value.code == 2
     assert f"{text!r} is not a whole number from 1" in capsys.readouterr().err
     assert parsed("--threads", "12", threads=positive).threads == [12]
+
+
+@pytest.mark.parametrize("text", ["-3", "1.5", "all", "", "1" * 5000])
+def test_a_number_of_gpus_that_is_none_is_told(text, capsys) -> None:
+    with pytest.raises(SystemExit) as end:
+        parsed("--gpus", text, gpus=not_negative)
+    assert end.value.code == 2
+    assert f"{text!r} is not a whole number from 0" in capsys.readouterr().err
+    assert parsed("--gpus", "0", gpus=not_negative).gpus == [0]
+
+
+def test_no_program_takes_a_negative_count_or_place(parsers) -> None:
+    counts = {"--gpus", "--workers", "--threads", "--shard", "--shards", "--part"}
+    found = {
+        (name, option): action.type
+        for name, parser in parsers.items()
+        for action in parser._actions
+        for option in counts.intersection(action.option_strings)
+    }
+    assert ("label_images", "--gpus") in found
+    assert {key for key, type_ in found.items() if type_ not in (positive, not_negative)} == set()
 
 
 @pytest.mark.parametrize(

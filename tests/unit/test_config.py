@@ -107,6 +107,11 @@ def set_key(config: dict, key: str, value: object) -> None:
         ),
         ("sources/mine/channels", {"red": "w1", "green": "w1"}, "a text of its own"),
         (
+            "sources/mine/ignore",
+            ["*.tmp.*", "[9-0]*"],
+            "sources.mine.ignore: [9-0] in the pattern '[9-0]*' names no character: 0 comes before",
+        ),
+        (
             "sources/mine/grey_range",
             {"method": "percentile", "low": 60, "high": 50},
             "sources.mine.grey_range: low, 60, must be below high, 50",

@@ -115,6 +115,14 @@ def test_advice_fits_what_can_be_done(tmp_path):
     assert read_image_list(path)[0]["labels"].tolist() == [[19]]
 
 
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_a_column_is_found_in_any_unicode_form(tmp_path, form):
+    path = tmp_path / "t.csv"
+    path.write_text("\u00c9chantillon,Id,Target\na,b,1\n", encoding="utf-8")
+    name = unicodedata.normalize(form, "\u00c9chantillon")
+    assert list(read_labels(path, COLUMNS | {"id": name})) == ["a"]
+
+
 def test_a_list_names_the_line_of_an_id_that_is_none(tmp_path):
     path = tmp_path / "list.csv"
     path.write_text("Id,Target\n\n4109_1832_C1_2,1\nnone,2\n")

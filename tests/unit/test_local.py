@@ -19,8 +19,8 @@ from hpaloc.grey_range import grey_range
 from hpaloc.images import plane_of_channel, read_planes, resize_area
 from hpaloc.index import read_index, root_of
 from hpaloc.label_table import read_labels
-from hpaloc.listing import IGNORED, ignored_by
-from hpaloc.local import index_folder, tile_starts
+from hpaloc.listing import IGNORED, check_channels, ignored_by
+from hpaloc.local import find_images, index_folder, tile_starts
 from hpaloc.log import InputError
 from hpaloc.triggers import status_of_folder
 
@@ -155,6 +155,15 @@ def test_pictures_that_are_no_images_of_their_own_are_left_out(tmp_path, caplog)
         ("[!a-c]?.png", ["d1.png"], ["a1.png", "d.png", "/1.png"]),
         ("a[]]b[[]", ["a]b["], ["a]b"]),
         ("a[b", ["a[b"], ["ab"]),
+        ("a[].tif", ["a[].tif"], ["a.tif", "a].tif"]),
+        ("[]x", ["[]x"], ["x", "]x"]),
+        ("[!]x", ["[!]x"], ["ax", "!x"]),
+        ("[^]", ["[^]"], ["a", "^"]),
+        ("[!]]x", ["ax"], ["]x"]),
+        ("[a-]x", ["-x", "ax"], ["bx"]),
+        ("[+--]x", [",x"], [".x"]),
+        ("[a&&b]", ["&", "b"], ["&&"]),
+        (r"[\d^]", ["\\", "d", "^"], ["5"]),
         ("a.(b)+", ["a.(b)+"], ["axb"]),
         ("Zu\u0308rich*", ["Z\u00fcrich_red.png", "zu\u0308rich"], ["Zurich"]),
     ],
@@ -164,6 +173,21 @@ def test_patterns_of_names_to_ignore(pattern, matched, others):
     assert [is_ignored(path) for path in matched] == [True] * len(matched)
     assert [is_ignored(path) for path in others] == [False] * len(others)
     assert ignored_by(["zzz", pattern])(matched[0])
+
+
+@given(st.text(st.sampled_from("ab[]!^-*?/\\&"), max_size=12))
+@pytest.mark.filterwarnings("error")
+def test_a_pattern_to_ignore_is_understood_or_named(pattern):
+    try:
+        ignored_by([pattern])("a/b]-c")
+    except InputError as error:
+        assert "names no character" in str(error)
+
+
+@pytest.mark.parametrize("pattern", ["[z-a]*", "x/[!b-a]"])
+def test_a_pattern_of_no_character_is_refused(pattern):
+    with pytest.raises(InputError, match=r"ignore: \[.+ in the pattern '.+a.+' names no character"):
+        ignored_by(["*.tif", pattern])
 
 
 def test_names_compare_in_one_unicode_form(tmp_path):
@@ -241,6 +265,56 @@ def test_four_files_become_one_image_only_if_they_are_meant_to(tmp_path, paths, 
     assert said in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("paths", "pattern", "mixed"),
+    [
+        # Two sites of a well, with two channels each.
+        (["A1_s1_red", "A1_s1_blue", "A1_s2_green", "A1_s2_yellow"], "{id}_{any}_{channel}", "A1"),
+        (["red_p1/x", "green_p2/x", "blue_p1/x", "yellow_p1/x"], "{channel}_{any}/{id}", "x"),
+        (["red/x_1", "green/x_1", "blue/x_2", "yellow/x_2"], "{channel}/{id}_{any}", "x"),
+        (
+            [
+                *("A_s1_red_0", "A_s2_green_1", "A_s1_blue_2", "A_s1_yellow_3"),
+                *("B_s1_red_0", "B_s1_green_1", "B_s1_blue_2", "B_s1_yellow_3"),
+            ],
+            "{id}_{any}_{channel}_{any}",
+            "A",
+        ),
+        # The number of the channel; a time or an id of each file; the same everywhere.
+        (
+            [f"{i}_{c}_ch{k // 2}" for i in "AB" for k, c in enumerate(CHANNELS)],
+            "{id}_{channel}_{any}",
+            None,
+        ),
+        (
+            [f"{i}_{c}_{i}{k}f3e" for i in "AB" for k, c in enumerate(CHANNELS)],
+            "{id}_{channel}_{any}",
+            None,
+        ),
+        ([f"{i}_z0_{c}" for i in "AB" for c in CHANNELS], "{id}_{any}_{channel}", None),
+        ([f"{i}_z{i}_{c}" for i in "AB" for c in CHANNELS], "{id}_{any}_{channel}", None),
+        (["A_1", "B_2"], "{id}_{any}", None),
+    ],
+)
+def test_images_whose_files_may_not_belong_together_are_warned_of(
+    tmp_path, caplog, paths, pattern, mixed
+):
+    for path in paths:
+        file = tmp_path / f"{path}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+    names = {channel: channel for channel in CHANNELS}
+    files = find_images(tmp_path, pattern, names)
+    assert len(files) == len({path.split("_")[0] for path in paths} if "/" not in paths[0] else "x")
+    if mixed is None:
+        assert "differ in {any}" not in caplog.text
+        return
+    assert f"1 images are made of files that differ in {{any}} of the pattern {pattern}" in (
+        caplog.text
+    )
+    assert f"by channel: {mixed} ({min(paths)}.png, " in caplog.text
+
+
 def test_files_with_other_endings_are_logged(tmp_path, caplog):
     caplog.set_level(logging.INFO)
     write_images(tmp_path, ["a"])
@@ -294,6 +368,29 @@ def test_settings_that_cannot_be_meant(tmp_path, changes, message):
     write_images(tmp_path, ["a"])
     with pytest.raises(InputError, match=message):
         index(**{"folder": tmp_path} | changes)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ({"red": 5}, r'--channels: 5 of red is not .* Quote it: \{"red": "5"\}\.'),
+        ({"red": 1.5}, r'Quote it: \{"red": "1.5"\}'),
+        ({"red": None}, r"None of red is not what file names call it, a text in double quotes\.$"),
+        ({"red": True}, r"True of red is not .*quotes\.$"),
+        ({"red": ""}, "'' of red"),
+        ({"red": ["w1"]}, r"\['w1'\] of red"),
+        ({"rad": "w1"}, "'rad' is not a channel; the channels are red, green"),
+        ([], r"\[\] is not a mapping"),
+        (["red"], "is not a mapping"),
+        (5, "5 is not a mapping"),
+        (None, "None is not a mapping"),
+    ],
+)
+def test_what_does_not_name_channels_is_refused(value, message):
+    with pytest.raises(InputError, match=message):
+        check_channels(value, "--channels")
+    check_channels({"red": "5", "blue": "DAPI"}, "--channels")
+    check_channels({}, "--channels")
 
 
 def test_an_empty_folder_is_refused(tmp_path):

@@ -287,6 +287,9 @@ def test_networks_of_arrays_of_different_sizes_are_refused(folder, trained) -> N
 def test_a_channel_that_is_not_one_is_named(folder, trained) -> None:
     with pytest.raises(InputError, match="'rad' is not a channel"):
         label(folder, trained, "--channels", '{"rad": "Tubulin"}')
+    for value in ('{"red": 5}', '{"red": null}', "[]", "5", "null"):
+        with pytest.raises(InputError, match="--channels: "):
+            label(folder, trained, "--channels", value)
 
 
 def test_the_slices_of_stacks_are_an_option(folder, trained, caplog) -> None:

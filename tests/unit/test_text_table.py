@@ -26,6 +26,9 @@ def test_cells_are_text_whatever_they_look_like(tmp_path):
         "\ufeffId\tPredicted\tx\r\na\t0 1\ty\r\nb\t\t\r\n".encode("utf-16-le"),
         "\ufeffId\tPredicted\tx\na\t0 1\ty\nb\t\t\n".encode("utf-16-be"),
         b'\nId;"Predicted";"x"\na;0 1;y\nb;;\n',
+        b"Id;Predicted;x\ra;0 1;y\rb;;\r",
+        b"sep=;\rId;Predicted;x\ra;0 1;y\rb;;\r",
+        b"Id\tPredicted\tx\ra\t0 1\ty\rb\t\t",
     ],
 )
 def test_every_way_to_write_a_table(tmp_path, content):
@@ -59,6 +62,11 @@ def test_rows_know_the_line_where_they_begin(tmp_path):
         (b"", "the columns are none; Id cannot be found"),
         (b"Image;Predicted\na;0\n", "the columns are Image, Predicted; Id cannot be found"),
         (b"Id,Predicted\na,0\nb,1,2\n", "line 3: 'b,1,2' has 3 cells, the header has 2"),
+        (b'"sep=;\nId;Predicted\na;0\n', "t.csv, line 1: not a row of a CSV table"),
+        (b'sep="\r\nId,Predicted\r\n', 'the columns are sep="'),
+        (b"sep=\r\nId,Predicted\r\n", "the columns are sep=; Id cannot be found"),
+        (b"Id;x\ra;1\rb;2;3\r", "line 3: 'b;2;3' has 3 cells, the header has 2"),
+        (b"Id;x\ra;1\rZ\xfcrich;2\r", r"line 3: the bytes b'\\xfc'"),
         (b"Id;Predicted\n\na\n", "line 3: 'a' has 1 cells, the header has 2.* hold a ';' in"),
         (b"\x82\x00PK", "line 1: the bytes .*are not UTF-8 text.*Save the table as CSV UTF-8"),
         (

@@ -1,6 +1,6 @@
 """Converts the images of one shard to an array of uint8, and tells which could not be used."""
 
-from hpaloc.arguments import Parser, positive
+from hpaloc.arguments import Parser, not_negative, positive
 from hpaloc.classes import CHANNELS
 from hpaloc.convert import convert_shard
 from hpaloc.files import read_json
@@ -13,7 +13,9 @@ def main(argv: list[str] | None = None) -> None:
     parser = Parser(description=__doc__)
     parser.add_input("--index", help="index of the raw images")
     parser.add_input("--settings", help="settings.json of the source")
-    parser.add_argument("--shard", type=int, required=True, help="number of the shard, from 0")
+    parser.add_argument(
+        "--shard", type=not_negative, required=True, help="number of the shard, from 0"
+    )
     parser.add_argument("--shards", type=positive, required=True, help="number of shards")
     parser.add_argument("--size", type=positive, required=True, help="pixels per side of an image")
     parser.add_output("--array", help="out: images, N x S x S x 4 (.npy)")

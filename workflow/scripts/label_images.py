@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hpaloc.arguments import Parser, positive
+from hpaloc.arguments import Parser, not_negative, positive
 from hpaloc.backends import BACKENDS, ready
 from hpaloc.calling import labels_table, read_thresholds, strategy_thresholds, submission_table
 from hpaloc.classes import CHANNELS, PROBABILITY_COLUMNS
@@ -22,7 +22,7 @@ from hpaloc.compute import choose_compute
 from hpaloc.files import write_csv, write_parquet
 from hpaloc.gpu_memory import prediction_in_words
 from hpaloc.image_header import Notes, check_slices
-from hpaloc.listing import IGNORED
+from hpaloc.listing import IGNORED, check_channels
 from hpaloc.local import complete, find_images
 from hpaloc.log import InputError, Progress, run_program
 from hpaloc.network import load_network
@@ -87,7 +87,7 @@ def main(argv: list[str] | None = None) -> None:
         "--damaged", choices=("stop", "leave_out"), default="stop", help="what such images do"
     )
     parser.add_argument("--backend", choices=BACKENDS, default="torch", help="on the CPU")
-    parser.add_argument("--gpus", type=int, default=1, help="0: run on the CPU")
+    parser.add_argument("--gpus", type=not_negative, default=1, help="0: run on the CPU")
     parser.add_argument(
         "--threads",
         type=positive,
@@ -111,10 +111,7 @@ def main(argv: list[str] | None = None) -> None:
     if len(args.weights) != len(args.models):
         raise InputError("--weights and --models must name the same number of networks.")
     thresholds = strategy_thresholds(read_thresholds(args.thresholds), args.strategy)
-    if unknown := sorted(set(args.channels) - set(CHANNELS)):
-        raise InputError(
-            f"--channels: {unknown[0]!r} is not a channel; the channels are {', '.join(CHANNELS)}."
-        )
+    check_channels(args.channels, "--channels")
     settings = {
         "pattern": args.pattern,
         "channels": {channel: channel for channel in CHANNELS} | args.channels,

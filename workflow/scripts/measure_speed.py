@@ -7,7 +7,7 @@ from pathlib import Path
 import cv2
 import pandas as pd
 
-from hpaloc.arguments import Parser, positive
+from hpaloc.arguments import Parser, not_negative, positive
 from hpaloc.backends import BACKENDS, ready
 from hpaloc.compute import choose_compute, describe
 from hpaloc.files import read_json, write_csv
@@ -41,7 +41,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_json("--recipe", help="recipe (JSON)")
     parser.add_input("--published", help="the paper's table (CSV)")
     parser.add_argument("--backend", choices=BACKENDS, default="torch", help="on the CPU")
-    parser.add_argument("--gpus", type=int, default=1, help="0: run on the CPU")
+    parser.add_argument("--gpus", type=not_negative, default=1, help="0: run on the CPU")
     parser.add_argument("--threads", type=positive, default=1, help="threads that read and compute")
     parser.add_argument(
         "--repeats", type=positive, default=5, help="batches timed; their median counts"

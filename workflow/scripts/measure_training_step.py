@@ -2,7 +2,7 @@
 
 import logging
 
-from hpaloc.arguments import Parser
+from hpaloc.arguments import Parser, not_negative
 from hpaloc.compute import choose_compute
 from hpaloc.files import write_csv
 from hpaloc.fold_data import fold_data
@@ -20,8 +20,10 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_input("--folds", help="image_id, group, fold (Parquet)")
     parser.add_argument("--fold", required=True, type=int, help="validation fold, from 1")
     parser.add_json("--recipe", help="whole recipe (JSON)")
-    parser.add_argument("--gpus", type=int, default=1, help="0: run on the CPU")
-    parser.add_argument("--workers", type=int, default=1, help="processes that make batches")
+    parser.add_argument("--gpus", type=not_negative, default=1, help="0: run on the CPU")
+    parser.add_argument(
+        "--workers", type=not_negative, default=1, help="processes that make batches"
+    )
     parser.add_argument("--seconds", type=float, default=20.0, help="of measuring, about")
     parser.add_output("--table", help="output (CSV)")
     args = parser.parse_args(argv)

@@ -2,7 +2,7 @@
 
 import logging
 
-from hpaloc.arguments import Parser, positive
+from hpaloc.arguments import Parser, not_negative, positive
 from hpaloc.backends import BACKENDS, ready
 from hpaloc.compute import choose_compute
 from hpaloc.feed import n_views, view_batches
@@ -21,7 +21,9 @@ log = logging.getLogger("hpaloc")
 def main(argv: list[str] | None = None) -> None:
     parser = Parser(description=__doc__)
     parser.add_input("--arrays", help="index of the arrays (Parquet)")
-    parser.add_argument("--part", required=True, type=int, help="number of the part, from 0")
+    parser.add_argument(
+        "--part", required=True, type=not_negative, help="number of the part, from 0"
+    )
     parser.add_argument("--parts", required=True, type=positive, help="number of parts")
     parser.add_argument("--folds", required=True, type=int, nargs="+")
     parser.add_input("--weights", nargs="+", help="of the folds, in order")
@@ -31,8 +33,10 @@ def main(argv: list[str] | None = None) -> None:
         help="tta, and what else differs from the recipe in model.json (JSON)",
     )
     parser.add_argument("--backend", choices=BACKENDS, default="torch", help="on the CPU")
-    parser.add_argument("--gpus", type=int, default=1, help="0: run on the CPU")
-    parser.add_argument("--workers", type=int, default=1, help="processes that make batches")
+    parser.add_argument("--gpus", type=not_negative, default=1, help="0: run on the CPU")
+    parser.add_argument(
+        "--workers", type=not_negative, default=1, help="processes that make batches"
+    )
     parser.add_output("--predictions", help="output (Parquet)")
     parser.add_output("--digest", help="output: its sha256")
     args = parser.parse_args(argv)

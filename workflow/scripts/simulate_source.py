@@ -1,6 +1,6 @@
 """Renders a source of simulated cells: image files, index, digest and the resolved settings."""
 
-from hpaloc.arguments import Parser
+from hpaloc.arguments import Parser, positive
 from hpaloc.files import write_digest, write_json
 from hpaloc.index import write_index
 from hpaloc.log import run_program
@@ -17,7 +17,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_output("--index", help="index to write (Parquet)")
     parser.add_output("--digest", help="sha256 of the index to write")
     parser.add_output("--settings-out", help="settings.json to write")
-    parser.add_argument("--workers", type=int, default=1, help="processes that render")
+    parser.add_argument("--workers", type=positive, default=1, help="processes that render")
     args = parser.parse_args(argv)
 
     check_settings(args.settings)

@@ -6,7 +6,7 @@ import sys
 import time
 from contextlib import nullcontext
 
-from hpaloc.arguments import Parser
+from hpaloc.arguments import Parser, not_negative
 from hpaloc.augment import build
 from hpaloc.checkpoint import load_checkpoint
 from hpaloc.compute import choose_compute
@@ -52,8 +52,12 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--code", required=True, help="digest of the training code")
     parser.add_output_folder("--state", help="folder of all states")
     parser.add_input("--pretrained", required=False, help="weights to begin with")
-    parser.add_argument("--gpus", type=int, default=1, help="that train the fold; 0: the CPU")
-    parser.add_argument("--workers", type=int, default=1, help="processes that make batches")
+    parser.add_argument(
+        "--gpus", type=not_negative, default=1, help="that train the fold; 0: the CPU"
+    )
+    parser.add_argument(
+        "--workers", type=not_negative, default=1, help="processes that make batches"
+    )
     parser.add_argument(
         "--checkpoint-minutes", type=float, default=10.0, help="work that a kill loses at most"
     )

@@ -1,7 +1,8 @@
 """Answer sheets: label lists by image id, from a person or a network, and their truth.
 
 A sheet is a table of labels (``hpaloc.label_table``) with the columns ``Id`` and ``Target`` (truth)
-or ``Predicted`` (answers), in any order; other columns do not matter.
+or ``Predicted`` (answers), in any order; other columns do not matter. Where a sheet lacks one of
+these names, a column such as ``Image`` or ``Answer`` is taken for it if it is the only one.
 """
 
 from pathlib import Path
@@ -33,7 +34,7 @@ def read_sheet(path: str | Path, column: str) -> pd.DataFrame:
     rows = [
         (image_id, labels, line)
         for line, image_id, labels, _ in labelled_rows(
-            path, _COLUMNS, RENAME_COLUMNS, {"labels": _USUAL[column]}
+            path, _COLUMNS, RENAME_COLUMNS, {"labels": _USUAL[column]}, first_wins=True
         )
     ]
     if not rows:

@@ -65,8 +65,18 @@ def json_value(text: str) -> Any:
 
 def positive(text: str) -> int:
     """The type of an option that is a whole number from 1."""
-    if not re.fullmatch(r"[0-9]+", text) or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1")
+    return _whole_number(text, 1)
+
+
+def not_negative(text: str) -> int:
+    """The type of an option that is a whole number from 0."""
+    return _whole_number(text, 0)
+
+
+def _whole_number(text: str, least: int) -> int:
+    # int() refuses thousands of digits with a message of its own.
+    if not re.fullmatch(r"[0-9]{1,18}", text) or int(text) < least:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {least}")
     return int(text)
 
 

@@ -21,7 +21,7 @@ from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
 
 from hpaloc.hpa.own_files import is_list
-from hpaloc.listing import pattern_regex
+from hpaloc.listing import ignored_by, pattern_regex
 from hpaloc.log import InputError
 from hpaloc.provenance import NO_RESULTS, OF_ALL_RUNS
 from hpaloc.scheme import check_scheme
@@ -397,6 +397,10 @@ def _source_faults(source: dict) -> Iterator[str]:
         yield "folder: name the folder of the images, not the working folder itself."
     try:
         pattern_regex(source["pattern"], source["channels"])
+    except InputError as fault:
+        yield str(fault)
+    try:
+        ignored_by(source["ignore"])
     except InputError as fault:
         yield str(fault)
     grey = source["grey_range"]

@@ -140,13 +140,13 @@ def changes(
     moved = {name for name in there if known[name][0] != states[name]}
     # What was not used can only matter by its name, which is the same.
     same = {name for name in moved if not known[name][1]}
+    edited = moved - same
     unsure = [
         name
         for name in there
         if known[name][1] == UNREADABLE
-        or (name in moved - same and known[name][0].bytes == states[name].bytes)
+        or (name in edited and known[name][0].bytes == states[name].bytes)
     ]
-    edited = moved - same
     if read and unsure:
         progress = Progress("compared", len(unsure), "files")
 
@@ -165,7 +165,7 @@ def changes(
         [name for name in there if name in edited],
         [name for name in states if name not in known],
         [name for name in known if name not in states],
-        [name for name in there if name in moved & same],
+        [name for name in there if name in moved and name in same],
     )
 
 

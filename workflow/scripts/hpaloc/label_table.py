@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from hpaloc.classes import N_CLASSES, class_number
 from hpaloc.log import InputError
 from hpaloc.text_table import read_table
+from hpaloc.unicode import nfc
 
 _USUAL_COLUMNS = {
     "id": ("id", "image_id", "image", "name"),
@@ -64,18 +65,20 @@ def labelled_rows(
     columns: Mapping[str, str | None],
     advice: Advice,
     usual: Mapping[str, tuple[str, ...]] = {},
+    first_wins: bool = False,
 ) -> Iterator[LabelledRow]:
     """The rows of a table of labels (see ``hpaloc.text_table``), ids in Unicode NFC, each once.
 
-    ``columns`` names the columns ``id``, ``labels`` and of metadata; None stands for the usual
-    names, of which ``usual`` gives others. Labels are class numbers (``16 0``) or class names
+    ``columns`` names the columns ``id``, ``labels`` and of metadata, of which only those are looked
+    for that it has; None stands for the usual names, of which ``usual`` gives others. Where several
+    columns have usual names, ``first_wins`` takes the one that has the first of them. Labels are class numbers (``16 0``) or class names
     (``Cytosol;Rods & rings``), separated by blanks (numbers only), ``;``, ``|`` or ``,``; an empty
     cell is an image of none of the classes. Raises InputError with file and line for malformed
     rows, doubled ids, doubled and unknown classes; and, with ``advice``, for a missing column.
     """
     table = read_table(path)
     position = _columns(
-        path, table.line, table.names, columns, _USUAL_COLUMNS | dict(usual), advice
+        path, table.line, table.names, columns, _USUAL_COLUMNS | dict(usual), advice, first_wins
     )
     id_place, labels_place = position.pop("id"), position.pop("labels")
     lines: dict[str, int] = {}
@@ -106,6 +109,7 @@ def _columns(
     wanted: Mapping[str, str | None],
     usual_names: Mapping[str, tuple[str, ...]],
     advice: Advice,
+    first_wins: bool,
 ) -> dict[str, int]:
     if not names:
         raise InputError(
@@ -113,13 +117,14 @@ def _columns(
         )
     simple = [re.sub(r"[\s-]+", "_", name.strip().lower()) for name in names]
     position = {}
-    for key, usual in usual_names.items():
-        name = wanted.get(key)
-        places = (
-            [k for k, column in enumerate(simple) if column in usual]
-            if name is None
-            else [k for k, column in enumerate(names) if column.strip() == name]
-        )
+    for key in wanted:
+        name, usual = wanted[key], usual_names[key]
+        if name is None:
+            places = [k for k, column in enumerate(simple) if column in usual]
+            first = [k for k in places if simple[k] == usual[0]]
+            places = first if first_wins and first else places
+        else:  # the table's text is in Unicode NFC
+            places = [k for k, column in enumerate(names) if column.strip() == nfc(name).strip()]
         words = {"key": key, "name": name or usual[0].capitalize()}
         if len(places) > 1:
             raise InputError(

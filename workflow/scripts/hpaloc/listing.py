@@ -7,7 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from hpaloc.classes import CHANNELS
 from hpaloc.log import InputError
@@ -73,7 +73,8 @@ def ignored_by(patterns: Sequence[str]) -> Callable[[str], bool]:
     A pattern without ``/`` is compared with the name of the file and of each folder above it,
     one that ends in ``/`` with folders only, any other with the whole path and the folders above.
     ``*`` and ``?`` stay within a name, ``**`` does not, ``[ab]`` is one of the characters. Case
-    and the composition of letters (Unicode NFC or NFD) do not matter.
+    and the composition of letters (Unicode NFC or NFD) do not matter. Raises InputError for a set
+    such as ``[z-a]``.
     """
     if not patterns:
         return lambda path: False
@@ -84,21 +85,32 @@ def ignored_by(patterns: Sequence[str]) -> Callable[[str], bool]:
 def _glob_regex(pattern: str) -> str:
     text = nfc(pattern)
     only_folders, inner = text.endswith("/"), text.rstrip("/")
-    parts = re.findall(r"\*\*/|\*\*|\*|\?|\[[!^]?\]?[^]/]*\]|.", inner.removeprefix("/"), re.DOTALL)
+    # A set has at least one character, which may be ]: [] and [! without a ] stand for themselves.
+    parts = re.findall(
+        r"\*\*/|\*\*|\*|\?|\[[!^]?+\]?+[^]/]*\]|.", inner.removeprefix("/"), re.DOTALL
+    )
     wild = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
     regex = "".join(
-        wild.get(part) or (_set_regex(part) if len(part) > 1 else re.escape(part)) for part in parts
+        wild.get(part) or (_set_regex(part, pattern) if len(part) > 1 else re.escape(part))
+        for part in parts
     )
     above = "" if "/" in inner else "(?:.*/)?"
     return f"{above}{regex}{'/.*' if only_folders else '(?:/.*)?'}"
 
 
-def _set_regex(part: str) -> str:
+def _set_regex(part: str, pattern: str) -> str:
     """``[ab]``, ``[a-c]`` or ``[!ab]`` of a glob pattern, which never matches ``/``."""
     inner = part[1:-1]
     negated = inner[0] in "!^"
-    inner = inner[negated:].replace("\\", r"\\").replace("[", r"\[").replace("]", r"\]")
-    return f"(?!/)[{'^' if negated else ''}{inner}]"
+    allowed = []
+    for first, last, single in re.findall("(.)-(.)|(.)", inner[negated:], re.DOTALL):
+        if last < first:
+            raise InputError(
+                f"ignore: {part} in the pattern {pattern!r} names no character: {last} comes"
+                f" before {first}."
+            )
+        allowed.append(re.escape(single) or f"{re.escape(first)}-{re.escape(last)}")
+    return f"(?!/)[{'^' if negated else ''}{''.join(allowed)}]"
 
 
 def list_files(folder: str | Path) -> list[tuple[str, int]]:
@@ -116,11 +128,30 @@ def _is_image(name: str) -> bool:
     return name.lower().endswith(IMAGE_SUFFIXES)
 
 
+def check_channels(channels: Any, where: str) -> None:
+    """Raises InputError for what does not map channels to their texts in file names."""
+    if not isinstance(channels, dict):
+        raise InputError(f'{where}: {channels!r} is not a mapping, as {{"red": "Tubulin"}} is.')
+    for channel, text in channels.items():
+        if channel not in CHANNELS:
+            raise InputError(
+                f"{where}: {channel!r} is not a channel; the channels are {', '.join(CHANNELS)}."
+            )
+        if not isinstance(text, str) or not text:
+            number = isinstance(text, (int, float)) and not isinstance(text, bool)
+            advice = f' Quote it: {{"{channel}": "{text}"}}.' if number else ""
+            raise InputError(
+                f"{where}: {text!r} of {channel} is not what file names call it, a text in double"
+                f" quotes.{advice}"
+            )
+
+
 def pattern_regex(pattern: str, channels: dict[str, str]) -> re.Pattern:
     """What paths (in Unicode NFC) without their ending match.
 
     Groups: ``id``; ``channel``, where the pattern has one; ``any0``, ``any1``, … for each
-    ``{any}`` in the name of a folder that does not depend on the channel. Raises InputError for a
+    ``{any}`` in the name of a folder that does not depend on the channel; ``each0``, ``each1``, …
+    for each other one, which the files of an image may differ in. Raises InputError for a
     pattern or texts of channels that cannot be meant.
     """
     texts = "|".join(re.escape(nfc(text)) for text in channels.values())
@@ -129,23 +160,23 @@ def pattern_regex(pattern: str, channels: dict[str, str]) -> re.Pattern:
         raise InputError(
             f"channels: {channels} must give each of {', '.join(CHANNELS)} a text of its own."
         )
-    regex = {"{id}": "(?P<id>.+)", "{channel}": f"(?P<channel>{texts})", "{any}": "[^/]*"}
+    regex = {"{id}": "(?P<id>.+)", "{channel}": f"(?P<channel>{texts})"}
     parts = re.split(r"(\{[^}]*\})", nfc(pattern))
-    unknown = [part for part in parts if part.startswith("{") and part not in regex]
+    unknown = [part for part in parts if part.startswith("{") and part not in {*regex, "{any}"}]
     if unknown or parts.count("{id}") != 1 or parts.count("{channel}") > 1:
         raise InputError(
             f"pattern: {pattern!r} must hold {{id}} once, {{channel}} once (or not at all where"
             " a file holds all four planes), and nothing else in braces but {any}."
         )
-    numbers = itertools.count()
+    numbers = {"any": itertools.count(), "each": itertools.count()}
     *folders, file_name = nfc(pattern).split("/")
     names = []
     for place, name in enumerate([*folders, file_name]):
-        of_image = place < len(folders) and "{channel}" not in name
+        kind = "any" if place < len(folders) and "{channel}" not in name else "each"
         names.append(
             "".join(
-                f"(?P<any{next(numbers)}>[^/]*)"
-                if of_image and part == "{any}"
+                f"(?P<{kind}{next(numbers[kind])}>[^/]*)"
+                if part == "{any}"
                 else regex.get(part, re.escape(part))
                 for part in re.split(r"(\{[^}]*\})", name)
             )

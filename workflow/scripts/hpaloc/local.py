@@ -80,8 +80,9 @@ def find_images(
 
     ``pattern`` describes a path within the folder without its extension: ``{id}`` is the id
     (``/`` in it becomes ``_``), ``{channel}`` the name of a channel in ``channels`` (channel to
-    the text in file names), ``{any}`` a part of one name that does not matter. Without
-    ``{channel}`` each file holds all four planes. A channel without a file is "". Files and
+    the text in file names), ``{any}`` a part of one name that does not matter: a
+    warning names images whose files differ in it other than by channel. Without ``{channel}`` each
+    file holds all four planes. A channel without a file is "". Files and
     folders whose names begin with a dot are left out, and those that ``ignore`` names (glob
     patterns, see ``hpaloc.listing.ignored_by``).
 
@@ -97,6 +98,8 @@ def find_images(
     channel_of = {nfc(text): channel for channel, text in channels.items()}
     found: dict[str, dict[str, str]] = {}
     place_of: dict[str, tuple[dict[str, str], str]] = {}
+    # What {any} is in the file of each channel, where the files of an image may differ in it.
+    each_of: dict[str, dict[str, list[str]]] = {}
     strange = []
     every = [path for path, _ in list_images(folder)]
     is_ignored = ignored_by(ignore)
@@ -115,6 +118,7 @@ def find_images(
             continue
         parts = match.groupdict()
         text = parts.pop("channel", None)
+        each = [parts.pop(name) for name in [*parts] if name.startswith("each")]
         image_id = parts["id"].replace("/", "_")
         files = found.setdefault(image_id, {})
         _check_place(parts, path, *place_of.setdefault(image_id, (parts, path)), folder)
@@ -122,6 +126,8 @@ def find_images(
             if channel in files:
                 raise InputError(_doubled(files[channel], path, channel, image_id, folder))
             files[channel] = path
+            if each:
+                each_of.setdefault(image_id, {})[channel] = each
     if ignored:
         _log.warning(
             "%s: %d image files are left out by ignore (%s): %s",
@@ -131,6 +137,15 @@ def find_images(
         _log.warning(
             "%s: %d image files do not fit the pattern %s and are left out: %s",
             folder, len(strange), pattern, some_of(strange),
+        )  # fmt: skip
+    if mixed := _mixed(each_of):
+        named = some_of(
+            f"{image_id} ({', '.join(sorted(set(found[image_id].values())))})" for image_id in mixed
+        )
+        _log.warning(
+            "%s: %d images are made of files that differ in {any} of the pattern %s, and not only"
+            " by channel: %s. If these are different images, let {id} cover that part",
+            folder, len(mixed), pattern, named,
         )  # fmt: skip
     others = other_endings(folder)
     if others:
@@ -178,6 +193,31 @@ def _check_place(
         " the pattern cover the folder's name in place of {any}. If they are one image, move its"
         " channels into one folder, or let {channel} stand in the name of the folder that differs."
     )
+
+
+def _mixed(each_of: dict[str, dict[str, list[str]]]) -> list[str]:
+    """The images whose files may not belong together, by what {any} is in them.
+
+    ``each_of`` has it by image and channel, for each {any} in order. Files of an image may well
+    differ in it: by channel, alike in all images (``ch00``), or each file from all others (a time,
+    an id).
+    """
+    mixed: set[str] = set()
+    count = len(next(iter(next(iter(each_of.values())).values()))) if each_of else 0
+    for k in range(count):
+        of_channel: dict[str, set[str]] = {}
+        of_image: dict[str, set[str]] = {}
+        files = 0
+        for image_id, by_channel in each_of.items():
+            for channel, each in by_channel.items():
+                of_channel.setdefault(channel, set()).add(each[k])
+                of_image.setdefault(image_id, set()).add(each[k])
+                files += 1
+        by_channel = len(each_of) > 1 and all(len(values) == 1 for values in of_channel.values())
+        all_differ = len(set().union(*of_channel.values())) == files
+        if not by_channel and not all_differ:
+            mixed |= {image_id for image_id, values in of_image.items() if len(values) > 1}
+    return sorted(mixed)
 
 
 def _doubled(first: str, second: str, channel: str, image_id: str, folder: Path) -> str:

@@ -20,7 +20,7 @@ COUNTS = ("fold", "class", "count")
 STEPS = ("epoch", "step", "phase", "macro_f1", "micro_precision", "micro_recall")
 EPOCHS = ("epoch", "exported", "validation_macro_f1")
 METRICS = ("fold", "strategy", "metric", "value")
-PER_CLASS = ("fold", "strategy", "name", "support", "precision")
+PER_CLASS = ("fold", "strategy", "name", "support", "predicted", "precision")
 SPEED = ("format", "batch_size", "seconds_per_image")
 PUBLISHED = ("quantity", "published", "unit", "note", "source")
 

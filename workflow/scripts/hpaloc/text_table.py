@@ -19,7 +19,8 @@ from hpaloc.log import InputError
 from hpaloc.unicode import nfc
 
 _SEPARATORS = ",;\t"
-_SEP_LINE = re.compile(r'"?sep=(.)"?[,;\t]*\r?\n?', re.IGNORECASE)
+_SEP_LINE = re.compile(r'"?sep=([^"\r\n])"?[,;\t]*(?:[\r\n]|$)', re.IGNORECASE)
+_LINE_END = re.compile(r"\r\n|\r|\n")
 _BYTE_ORDER_MARKS = {
     codecs.BOM_UTF8: "utf-8",
     codecs.BOM_UTF16_LE: "utf-16-le",
@@ -75,12 +76,13 @@ def _rows(path: str | Path, as_wide: bool) -> Iterator[Row]:
     """The rows with text in them; ``as_wide``: all must have as many cells as the first."""
     text = _text(path)
     sep_line = _SEP_LINE.match(text)
-    separator = sep_line[1] if sep_line else _separator(text.lstrip("\r\n").partition("\n")[0])
+    separator = sep_line[1] if sep_line else _separator(_LINE_END.split(text.lstrip("\r\n"), 1)[0])
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
-    if sep_line:
-        next(reader)
-    before, width = reader.line_num, None
+    before, width = 0, None
     try:
+        if sep_line:
+            next(reader)
+            before = reader.line_num
         for cells in reader:
             if any(cells):  # a spreadsheet's empty rows hold separators only
                 if len(cells) != width:
@@ -98,6 +100,11 @@ def _rows(path: str | Path, as_wide: bool) -> Iterator[Row]:
             f'{path}, line {before + 1}: not a row of a CSV table ({error}). Look for a quote (") that'
             " does not end, or that is not doubled within quotes."
         ) from error
+
+
+def _lines(text: str) -> int:
+    """The number of the line in which a text ends."""
+    return len(_LINE_END.findall(text)) + 1
 
 
 def _separator(header: str) -> str:
@@ -130,7 +137,7 @@ def _text(path: str | Path) -> str:
     try:
         text = content.decode(encoding)
     except UnicodeDecodeError as error:
-        line = content[: error.start].decode(encoding).count("\n") + 1
+        line = _lines(content[: error.start].decode(encoding))
         value = content[error.start : error.end]
         raise InputError(
             f"{path}, line {line}: the bytes {value!r} are not {encoding.upper()} text, but of"
@@ -138,7 +145,7 @@ def _text(path: str | Path) -> str:
             " CSV UTF-8."
         ) from error
     if "\0" in text:
-        line = text[: text.index("\0")].count("\n") + 1
+        line = _lines(text[: text.index("\0")])
         raise InputError(
             f"{path}, line {line}: holds zero bytes: UTF-16 without a byte-order mark, or no text"
             " at all. Save the table as CSV UTF-8."

@@ -21,10 +21,9 @@ from hpaloc.unicode import nfc
 
 _log = logging.getLogger("hpaloc")
 
-_NO_METADATA = {"antibody": None, "gene": None, "cell_line": None}
 _COLUMNS = {
-    "train": {"id": "Id", "labels": "Target", **_NO_METADATA},
-    "test": {"id": "Id", "labels": "Predicted", **_NO_METADATA},
+    "train": {"id": "Id", "labels": "Target"},
+    "test": {"id": "Id", "labels": "Predicted"},
 }
 
 
