@@ -96,15 +96,17 @@ def test_memory_that_is_short_is_no_fault_of_the_compiler(monkeypatch, error) ->
         compiled(network(), IMAGES, CPU)
 
 
-def test_fewer_images_are_filled_up_in_evaluation(trained) -> None:
+def test_in_evaluation_any_number_of_images_goes_through_compiled(trained) -> None:
     _, other, uncompiled = trained
     forward = compiled(other.eval(), IMAGES, CPU)
     graphs = torch._dynamo.utils.counters["stats"]["unique_graphs"]
     uncompiled.clear()
     everything = probabilities(forward, IMAGES, CPU)
     first = probabilities(forward, IMAGES[:2], CPU)
+    more = probabilities(forward, torch.cat([IMAGES, IMAGES[:2]]), CPU)
     other.train()
     assert torch.equal(first, everything[:2]) and uncompiled == []
+    assert torch.equal(more, torch.cat([everything, everything[:2]]))
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == graphs
 
 
