@@ -175,8 +175,8 @@ label_images.main([
 
 
 def test_a_prediction_goes_on_with_half_the_batch(on_gpu) -> None:
-    found, log = on_gpu(NETWORKS + PREDICT, memory_gb=0.09)
-    assert log.count("does not hold a batch of 200 images: predicting") == 1
+    found, log = on_gpu(NETWORKS + PREDICT, memory_gb=0.15)
+    assert log.count("does not hold a batch of 200 images: predicting 100 at a time") == 1
     table = pd.read_parquet(found["predictions"])
     assert len(table) == 400 and table[list(PROBABILITY_COLUMNS)].notna().all(axis=None)
 

@@ -29,7 +29,7 @@ def on_gpu(networks: Sequence[Network], recipe: dict[str, Any], compute: Compute
     Their batch norm is folded into the convolutions, their weights are in the precision of
     ``compute``, and they are compiled for batches of the recipe's ``batch_size`` where its
     ``compile`` asks for it. Where memory is short, half as many images at a time go through, and
-    so on (see ``in_batches_that_fit``), which a warning says once. Raises the error where the
+    so on (see ``in_batches_that_fit``); a warning says so, once for a size. Raises the error where the
     weights or one image do not fit (see hpaloc.gpu_memory.is_shortage).
     """
     networks = [folded(network).to(compute.device) for network in networks]
