@@ -223,7 +223,9 @@ def test_an_unknown_backend_is_refused(network) -> None:
 
 
 def test_a_gpu_is_not_given_up_for_a_backend_of_the_cpu(caplog, monkeypatch) -> None:
-    monkeypatch.setattr(backends, "on_gpu", lambda network, recipe, compute: (network, "on a GPU"))
+    monkeypatch.setattr(
+        backends, "on_gpu", lambda networks, recipe, compute: [(*networks, "on a GPU")]
+    )
     compute = Compute(torch.device("cuda"), torch.bfloat16)
     with caplog.at_level(logging.INFO, "hpaloc"):
         assert ready(["network"], recipe(), "openvino", compute) == [("network", "on a GPU")]

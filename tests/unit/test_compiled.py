@@ -80,13 +80,34 @@ def test_where_no_compiler_works_the_network_goes_on_as_it_is(monkeypatch, caplo
     assert all(torch.equal(a, b) for a, b in zip(before, one.buffers(), strict=True))
 
 
-def test_memory_that_is_short_is_no_fault_of_the_compiler(monkeypatch) -> None:
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("Triton Error [CUDA]: out of memory"),
+    ],
+)
+def test_memory_that_is_short_is_no_fault_of_the_compiler(monkeypatch, error) -> None:
     def full(*_: object) -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory")
+        raise error
 
     monkeypatch.setattr(torch, "compile", lambda network, **_: full)
-    with pytest.raises(torch.OutOfMemoryError):
+    with pytest.raises(type(error)):
         compiled(network(), IMAGES, CPU)
+
+
+def test_in_evaluation_any_number_of_images_goes_through_compiled(trained) -> None:
+    _, other, uncompiled = trained
+    forward = compiled(other.eval(), IMAGES, CPU)
+    graphs = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+    uncompiled.clear()
+    everything = probabilities(forward, IMAGES, CPU)
+    first = probabilities(forward, IMAGES[:2], CPU)
+    more = probabilities(forward, torch.cat([IMAGES, IMAGES[:2]]), CPU)
+    other.train()
+    assert torch.equal(first, everything[:2]) and uncompiled == []
+    assert torch.equal(more, torch.cat([everything, everything[:2]]))
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == graphs
 
 
 def test_a_gpu_compiles_by_itself_and_the_cpu_when_told() -> None:

@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from hpaloc.compute import Compute
-from hpaloc.gradient import backward, backward_that_fits
+from hpaloc.gradient import backward, backward_that_fits, halved, micro_batches
+from hpaloc.ranks import Ranks
 from hpaloc.training import step_losses
 
 CPU = Compute(torch.device("cpu"), torch.float32)
@@ -31,22 +32,28 @@ def seed(part: int) -> int:
     return 100 + part
 
 
-class Small(nn.Module):
-    """Two convolutions with batch norm; ``holds``: how many images its second half has room for."""
+FULL = torch.OutOfMemoryError("CUDA out of memory")
+NO_ROOM_FOR_CODE = torch.AcceleratorError("CUDA error: out of memory\nSearch for ...")
+NO_HANDLE = RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(h)`")
 
-    def __init__(self, dropout: float = 0.0, holds: int = 1000):
+
+class Small(nn.Module):
+    """Two convolutions with batch norm; ``holds``: how many images its second half has room for,
+    ``short`` what it raises where there are more."""
+
+    def __init__(self, dropout: float = 0.0, holds: int = 1000, short: Exception = FULL):
         super().__init__()
         torch.manual_seed(0)
         self.first = nn.Sequential(nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.ReLU())
         self.second = nn.Sequential(nn.Conv2d(6, 8, 3), nn.BatchNorm2d(8), nn.Flatten())
         self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(8 * 16, 28))
-        self.holds, self.tried = holds, []
+        self.holds, self.short, self.tried = holds, short, []
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         self.tried.append(len(images))
         middle = self.first(images)  # batch norm has counted them by now
         if len(images) > self.holds:
-            raise torch.OutOfMemoryError("CUDA out of memory")
+            raise self.short
         return self.head(self.second(middle))
 
 
@@ -93,7 +100,7 @@ def test_dropout_and_batch_norm_of_a_part_are_the_same_in_both_passes() -> None:
     # The reference holds all parts at once: each normalised by itself, with its own dropout.
     reference, network = Small(dropout=0.5).train(), Small(dropout=0.5).train()
     logits = []
-    for number, part in enumerate(IMAGES.tensor_split(3)):
+    for number, part in enumerate(micro_batches(IMAGES, 4)):
         torch.manual_seed(seed(number))
         logits.append(reference(part))
     losses()(torch.cat(logits))["loss_total"].backward()
@@ -113,13 +120,14 @@ def test_a_scaled_loss_has_a_scaled_gradient() -> None:
     assert_same([gradient / 1024 for gradient in gradients(scaled)], gradients(plain))
 
 
-def test_where_memory_is_short_the_batch_is_halved_until_it_fits() -> None:
-    network, never_short = Small(dropout=0.5, holds=3).train(), Small(dropout=0.5).train()
+@pytest.mark.parametrize("short", [FULL, NO_ROOM_FOR_CODE, NO_HANDLE])
+def test_where_memory_is_short_the_batch_is_halved_until_it_fits(short) -> None:
+    network, never_short = Small(0.5, 3, short).train(), Small(dropout=0.5).train()
     _, _, fitting = backward_that_fits(network, network, IMAGES, losses(), seed, SCALER, CPU, 64)
-    assert fitting == 3
-    assert network.tried[:3] == [11, 6, 3]
+    assert fitting == 2  # of 64, 32, 16, 8, 4, 2
+    assert network.tried[:4] == [11, 6, 4, 2]  # 6 + 5 rather than 8 + 3
     # What failed left no trace, neither in gradients nor in running averages.
-    backward(never_short, never_short, IMAGES, losses(), seed, SCALER, CPU, 3)
+    backward(never_short, never_short, IMAGES, losses(), seed, SCALER, CPU, 2)
     assert_same(gradients(network), gradients(never_short), rtol=0, atol=0)
     assert_same(list(network.buffers()), list(never_short.buffers()), rtol=0, atol=0)
 
@@ -128,3 +136,42 @@ def test_where_one_image_does_not_fit_memory_is_out() -> None:
     small = Small(holds=0).eval()
     with pytest.raises(torch.OutOfMemoryError):
         backward_that_fits(small, small, IMAGES, losses(), seed, SCALER, CPU, 64)
+    assert small.tried[-1] == 1
+
+
+def test_another_error_is_not_tried_again() -> None:
+    failed = torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
+    small = Small(holds=3, short=failed).eval()
+    with pytest.raises(torch.AcceleratorError, match="illegal"):
+        backward_that_fits(small, small, IMAGES, losses(), seed, SCALER, CPU, 64)
+    assert small.tried == [11]
+
+
+def test_one_process_of_several_does_not_begin_anew() -> None:
+    small = Small(holds=3).eval()
+    with pytest.raises(torch.OutOfMemoryError):
+        backward_that_fits(
+            small, small, IMAGES, losses(), seed, SCALER, CPU, 64, Ranks(0, 2), total=22
+        )
+    assert small.tried == [11]
+
+
+@pytest.mark.parametrize(
+    ("images", "size", "parts"),
+    [
+        (64, 64, [64]), (64, 32, [32, 32]), (21, 11, [11, 10]), (60, 32, [32, 28]),
+        (21, 6, [6, 6, 6, 3]), (5, 64, [5]), (3, 2, [2, 1]), (3, 1, [1, 1, 1]),
+        (33, 32, [17, 16]), (70, 32, [32, 19, 19]),  # no batch norm over a few images
+    ],
+)  # fmt: skip
+def test_micro_batches_are_of_one_size_but_for_what_is_left_over(images, size, parts) -> None:
+    batch = torch.arange(images)
+    found = micro_batches(batch, size)
+    assert [len(part) for part in found] == parts and torch.equal(torch.cat(found), batch)
+
+
+def test_sizes_are_halves_down_to_one() -> None:
+    sizes = [21]
+    while sizes[-1] > 1:
+        sizes.append(halved(sizes[-1]))
+    assert sizes == [21, 11, 6, 3, 2, 1]

@@ -25,8 +25,8 @@ def compiled(
     in_parts: bool = False,
 ) -> Callable[[torch.Tensor], torch.Tensor]:
     """``network`` compiled for batches of the shape of ``images`` (uint8 N × S × S × 4, on the
-    device). In evaluation mode fewer images are filled up with zeros to that shape, which takes less
-    memory than the network as it is. Other batches, such as the last one of an epoch of training,
+    device). In evaluation mode any number of images goes through in batches of that shape, the last one
+    filled up with zeros, which takes less memory than the network as it is. Other batches, such as the last one of an epoch of training,
     go through the network as it is: what batch norm normalises by knows no filling.
 
     All that will be asked of it is tried on ``images`` at once: in evaluation mode the forward pass
@@ -75,8 +75,11 @@ def compiled(
     def forward(images: torch.Tensor) -> torch.Tensor:
         if images.shape == shape:
             return fast(images)
-        if network.training or images.shape[1:] != shape[1:] or len(images) > shape[0]:
+        if network.training or images.shape[1:] != shape[1:]:
             return network(images)
+        if len(images) > shape[0]:
+            # Copies: a CUDA graph writes its next result over the last one.
+            return torch.cat([forward(batch).clone() for batch in images.split(shape[0])])
         with torch.inference_mode(False):  # a tensor like those of full batches, else compiled anew
             filled = images.new_zeros(shape)
             filled[: len(images)] = images

@@ -4,6 +4,7 @@ import gc
 import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from textwrap import shorten
 from typing import Any
 
 import torch
@@ -74,7 +75,7 @@ def shortage_in_words(what: str, advice: str) -> Iterator[None]:
     except RuntimeError as error:
         if not is_shortage(error):
             raise
-        reason = str(error).strip().partition("\n")[0]
+        reason = shorten(str(error), 160)
         raise InputError(
             f"the GPU's memory does not hold {what}. {advice} {_in_use()}({reason})"
         ) from None
@@ -98,8 +99,8 @@ def _in_use() -> str:
         return ""
     others = max(0, total - free - mine)
     return (
-        f"Of its {total / 2**30:.2f} GiB torch holds {mine / 2**30:.2f} here, and CUDA's libraries"
-        f" and other programs {others / 2**30:.2f}. "
+        f"Of its {total / 2**30:.2f} GiB torch holds {mine / 2**30:.2f} in this program, CUDA's"
+        f" libraries and other programs {others / 2**30:.2f}. "
     )
 
 

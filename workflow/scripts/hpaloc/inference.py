@@ -29,7 +29,7 @@ def on_gpu(networks: Sequence[Network], recipe: dict[str, Any], compute: Compute
     Their batch norm is folded into the convolutions, their weights are in the precision of
     ``compute``, and they are compiled for batches of the recipe's ``batch_size`` where its
     ``compile`` asks for it. Where memory is short, half as many images at a time go through, and
-    so on (see ``in_batches_that_fit``), which a warning says once. Raises the error where the
+    so on (see ``in_batches_that_fit``); a warning says so, once for a size. Raises the error where the
     weights or one image do not fit (see hpaloc.gpu_memory.is_shortage).
     """
     networks = [folded(network).to(compute.device) for network in networks]
@@ -40,11 +40,11 @@ def on_gpu(networks: Sequence[Network], recipe: dict[str, Any], compute: Compute
     def smaller(count: int) -> None:
         nonlocal fitting
         if count < fitting:  # the first of the networks
+            fitting = count
             log.warning(
                 "the GPU's memory does not hold a batch of %d images: predicting %d at a time;"
-                " probabilities are the same but for rounding", fitting, count,
+                " probabilities are the same but for rounding", recipe["batch_size"], count,
             )  # fmt: skip
-            fitting = count
 
     def made(network: Network, count: int) -> Forward:
         if not wanted(recipe["compile"], compute):
@@ -69,9 +69,9 @@ def in_batches_that_fit(
     GPU's memory is short.
 
     ``made`` gives the forward pass (of a network in evaluation mode) for at most so many images;
-    it is called at once, and again for every smaller size, which ``smaller`` is told. The logits
-    of an image do not depend on the size but for rounding. Raises the error where one image does
-    not fit.
+    it is called at once, and again for every smaller size; ``smaller`` is told the one that fits.
+    The logits of an image do not depend on the size but for rounding. Raises the error where one
+    image does not fit.
     """
     forward: Forward | None = None
 
@@ -83,17 +83,20 @@ def in_batches_that_fit(
 
     def until_it_fits(work: Callable[[], torch.Tensor | None]) -> torch.Tensor | None:
         nonlocal forward, size
+        before = size
         while True:
             try:
                 forward = made(size) if forward is None else forward
-                return work()
+                found = work()
+                if size < before:
+                    smaller(size)
+                return found
             except RuntimeError as error:
                 if size == 1 or not is_shortage(error):
                     raise
             # Not in the handler: the exception's frames hold what has to be freed.
             forward, size = None, halved(size)
             make_room(compute.device)
-            smaller(size)
 
     until_it_fits(lambda: None)
     return lambda images: until_it_fits(lambda: in_batches(images))

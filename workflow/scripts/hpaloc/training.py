@@ -129,7 +129,7 @@ def train(
         epoch, started = state.epoch + 1, time.monotonic()
         train_epoch(setup, state, pause)
         ranks.take_buffers_of_first(network)
-        validation = _validated(setup, epoch, pause, state.part_size or recipe["batch_size"])
+        validation = _validated(setup, epoch, pause)
         if not np.isfinite(validation).all():
             raise InputError(
                 f"training stopped after step {state.step} (epoch {epoch}): the network answers"
@@ -377,15 +377,15 @@ def step_losses(
     }
 
 
-def _validated(setup: Setup, epoch: int, pause: Callable[[bool], None], size: int) -> np.ndarray:
-    """Validation probabilities, float32 n × 28, of the images of all processes; ``size`` images at
-    a time go through the network, and fewer where the GPU's memory is short."""
+def _validated(setup: Setup, epoch: int, pause: Callable[[bool], None]) -> np.ndarray:
+    """Validation probabilities, float32 n × 28, of the images of all processes."""
     ranks, recipe, rows = setup.ranks, setup.recipe, setup.data.validation_rows
     setup.network.eval()
     share = ranks.share(len(rows))
     # Of several processes none may stop alone, and these have different numbers of batches.
     alone = ranks.count == 1
     forward = setup.forward if alone else setup.network
+    size = recipe["batch_size"]
     (mine,) = mean_probabilities(
         [
             in_batches_that_fit(
