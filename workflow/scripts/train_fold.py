@@ -126,6 +126,9 @@ def main(argv: list[str] | None = None) -> None:
                     " (and one GPU trains the fold): use a smaller image_size, batch_size or"
                     f" network, or end what else runs on it ({error})."
                 ) from None
+            finally:
+                if keeper:
+                    keeper.close()  # before the lease is given back
         leave(ranks)
         if not ranks.is_first:
             return
