@@ -53,6 +53,8 @@ for total, dtype, tolerance in ((11, torch.float32, 2e-5), (11, torch.bfloat16, 
         for gradient in sums:
             torch.distributed.all_reduce(gradient)
     torch.testing.assert_close(sums, [p.grad for p in whole.parameters()], rtol=10 * tolerance, atol=10 * tolerance)
+    if not ranks.splits(total):  # n / (n - 1), with every image counted twice
+        same = dict(rtol=0.01, atol=0.01)
     torch.testing.assert_close(list(shared.buffers()), list(whole.buffers()), **same)
     torch.testing.assert_close(shared.eval()(images), whole.eval()(images), **same)
 leave(ranks)

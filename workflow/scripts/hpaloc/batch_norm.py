@@ -11,7 +11,8 @@ class SharedBatchNorm(torch.nn.BatchNorm2d):
 
     The numbers are those of one process with all images, up to the rounding of float32, hence so
     are gradients and running averages; the latter have the same bits in all processes. Shares may
-    differ in size. ``torch.nn.SyncBatchNorm`` makes the host wait for the device in every layer, to
+    differ in size. (Where a batch has fewer images than processes, each has all of them, and the
+    n / (n - 1) of the running variance counts them as often.) ``torch.nn.SyncBatchNorm`` makes the host wait for the device in every layer, to
     leave out processes without images (there are none here), and does not run on a CPU.
     """
 
