@@ -22,7 +22,7 @@ def attempt(folder, settings, data, compute, steps):
         finally:
             keeper.close()
     stored = load_checkpoint(folder)
-    assert stored.step == last, stored
+    assert stored.step == last, (stored.epoch, stored.step, last)
     return stored
 
 def layout(state):
@@ -39,7 +39,7 @@ for name in ("adadelta", "adamw", "sgd"):
     settings, data, gpu = fold(images=120, epochs=9, optimizer=optimizer)
     cpu = Compute(torch.device("cpu"), torch.float32)
     folder = Path(tempfile.mkdtemp())
-    states = [attempt(folder, settings, data, compute, 3) for compute in (cpu, gpu, cpu, gpu)]
+    states = [attempt(folder, settings, data, compute, 2) for compute in (cpu, gpu, cpu, gpu)]
     found[name] = {
         "alike": all(layout(state) == layout(states[0]) for state in states),
         "scaled": [bool(state.scaler) for state in states],
@@ -54,5 +54,5 @@ def test_every_optimizer_goes_on_from_the_cpu_to_a_gpu_and_back(on_gpu) -> None:
     assert found["dtype"] == "torch.float16"
     for name in ("adadelta", "adamw", "sgd"):
         assert found["found"][name] == {"alike": True, "scaled": [False, True, False, True]}
-    assert log.count("going on after epoch 0 (step 3)") == 3
-    assert log.count("going on after epoch 0 (step 9)") == 3
+    assert log.count("going on after epoch 0 (step 2)") == 3
+    assert log.count("going on after epoch 0 (step 6)") == 3

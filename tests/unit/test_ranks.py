@@ -225,7 +225,10 @@ def test_told_to_stop_processes_have_the_time_that_they_need(tmp_path, monkeypat
         "import os, signal, sys, time\n"
         "came = []\n"
         "signal.signal(signal.SIGTERM, lambda *_: came.append(1))\n"
-        "os.kill(os.getppid(), signal.SIGTERM) if os.environ['HPALOC_RANK'] == '1' else None\n"
+        "ready = __file__ + '.ready'\n"
+        "if os.environ['HPALOC_RANK'] == '0': open(ready, 'w').close()\n"
+        "while not os.path.exists(ready): time.sleep(0.01)\n"
+        "if os.environ['HPALOC_RANK'] == '1': os.kill(os.getppid(), signal.SIGTERM)\n"
         "while not came: time.sleep(0.01)\n"
         "time.sleep(1)\n"  # a state is stored
         "sys.exit(75)\n"

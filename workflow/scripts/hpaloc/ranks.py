@@ -142,12 +142,10 @@ def run_ranks(count: int, command: list[str]) -> int:
 def _first_failure(processes: list[subprocess.Popen]) -> int:
     """The status of the first process that ends with one, as a shell tells it; 0 if all end well."""
     while True:
-        # Looked at before: whoever ends between the two is seen the next time.
-        have_ended = all(process.poll() is not None for process in processes)
-        for process in processes:
-            if process.returncode:
-                return process.returncode if process.returncode > 0 else 128 - process.returncode
-        if have_ended:
+        codes = [process.poll() for process in processes]
+        for code in filter(None, codes):
+            return code if code > 0 else 128 - code
+        if None not in codes:
             return 0
         time.sleep(0.1)
 
