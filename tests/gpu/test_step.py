@@ -10,10 +10,39 @@ result(steps=state.step, waits=found, counters=fake_gpu.counters(), convolutions
 """
 
 
-def test_a_step_does_not_wait_for_the_gpu(on_gpu) -> None:
-    found, _ = on_gpu("CHANGES = {}" + TRAIN)
-    assert found["steps"] > 10
-    assert not [place for place in found["waits"] if "train_step" in place]
+@pytest.mark.parametrize("capability", [90, 75], ids=["bfloat16", "float16"])
+def test_a_step_does_not_wait_for_the_gpu(on_gpu, capability) -> None:
+    code = """
+    waits = {}
+    for name in ("adadelta", "adamw", "sgd"):
+        optimizer = {"name": name, "learning_rate": 0.1, "weight_decay": 1e-4}
+        settings, data, compute = fold(images=120, optimizer=optimizer)
+        with fake_gpu.syncs() as found:
+            assert trained(settings, data, compute).step == 10
+        waits[name] = [place for place in found if "train_step" in place]
+    result(dtype=str(compute.dtype), waits=waits)
+    """
+    found, _ = on_gpu(code, capability=capability)
+    assert found["dtype"] == f"torch.{'bfloat16' if capability == 90 else 'float16'}"
+    assert found["waits"] == {"adadelta": [], "adamw": [], "sgd": []}
+
+
+def test_an_epoch_waits_for_the_gpu_where_its_numbers_are_needed_and_nowhere_else(on_gpu) -> None:
+    """Few times, and no more often in an epoch that is four times as long: its scores come every
+    16 steps; all other waits keep the program from running too far ahead of the GPU."""
+    counts = {}
+    for images in (200, 800):
+        found, _ = on_gpu(f"CHANGES = {{'images': {images}}}" + TRAIN)
+        ahead = ("batch_buffers.py", "device_batches.py", "WARNING", " set_up ")
+        waits = {
+            place: count
+            for place, count in found["waits"].items()
+            if not any(word in place for word in ahead)
+        }
+        scores = sum(count for place, count in waits.items() if "step_records.py" in place)
+        assert 1 <= scores <= found["steps"] // 16 + 1
+        counts[images] = sum(waits.values()) - scores
+    assert 1 <= counts[200] == counts[800] <= 4
 
 
 @pytest.mark.parametrize("lag", [-1, 300, 100000])

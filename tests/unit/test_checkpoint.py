@@ -1,5 +1,7 @@
+import copy
 import resource
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +24,9 @@ from hpaloc.checkpoint import (
 from hpaloc.history import STEP_NUMBERS
 from hpaloc.lease import leased
 from hpaloc.log import InputError
+from hpaloc.network import save_tensors
 from hpaloc.provenance import maker
+from hpaloc.snapshot import Snapshots
 from hpaloc.state import read_meta, remove_state, state_folder, write_meta
 
 KEY = {"recipe": {"seed": 1, "loss": {"scale_up": 50}}, "fold": 1, "code": "abc"}
@@ -104,6 +108,55 @@ def test_the_last_two_checkpoints_are_kept(tmp_path: Path) -> None:
         "checkpoint_0001_0000009",
     ]
     assert len(list(tmp_path.iterdir())) == 4  # each with its digest
+
+
+def test_who_may_write_no_more_renames_nothing(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path, Checkpoint(epoch=1))
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def lost() -> None:
+        raise InputError("lost its lease")
+
+    for write in (
+        lambda: save_checkpoint(tmp_path, Checkpoint(epoch=1, step=2), lost),
+        lambda: save_checkpoint(tmp_path, Checkpoint(epoch=1, step=0), lost),  # there already
+        lambda: save_validation(tmp_path, 1, np.zeros((2, 28), np.float32), lost),
+        lambda: save_tensors({"weight": torch.zeros(3)}, weights_file(tmp_path, 1), lost),
+    ):
+        with pytest.raises(InputError, match="lost its lease"):
+            write()
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_snapshot_stays_as_it_was_and_is_written_without_what_lies_beside_it(tmp_path) -> None:
+    convolution = torch.nn.Conv2d(4, 8, 3).to(memory_format=torch.channels_last)
+    optimizer = torch.optim.AdamW(convolution.parameters())
+    convolution(torch.rand(2, 4, 5, 5)).sum().backward()
+    optimizer.step()
+    state = Checkpoint(
+        epoch=1, step=3, steps=[[1.0]], network=convolution.state_dict(),
+        optimizer=optimizer.state_dict(), counts=torch.ones(3, 28, dtype=torch.int64),
+    )  # fmt: skip
+    former = copy.deepcopy(state)
+    snapshots = Snapshots()
+    snapshots.take(state)
+    taken, wait = snapshots.take(state)
+    state.steps.append([2.0])
+    state.counts += 1
+    convolution(torch.rand(2, 4, 5, 5)).sum().backward()
+    optimizer.step()
+    wait()
+    assert taken.steps == [[1.0]] and torch.equal(taken.counts, former.counts)
+    for name, tensor in former.network.items():
+        assert torch.equal(taken.network[name], tensor)
+        assert taken.network[name].stride() == tensor.stride()
+        assert not torch.equal(taken.network[name], convolution.state_dict()[name])
+    for name in ("step", "exp_avg"):
+        assert torch.equal(taken.optimizer["state"][0][name], former.optimizer["state"][0][name])
+    for folder, checkpoint in (("taken", taken), ("former", former)):
+        save_checkpoint(tmp_path / folder, replace(checkpoint, steps=[]))
+    (one,), (other,) = (checkpoints(tmp_path / folder) for folder in ("taken", "former"))
+    assert one.stat().st_size <= other.stat().st_size
 
 
 def shortened(path: Path) -> None:

@@ -1,3 +1,4 @@
+import errno
 import itertools
 import json
 import logging
@@ -8,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +22,7 @@ from training_case import FILES, RECIPE, make_case, recipe, train_arguments
 import list_states
 import train_fold
 from hpaloc import provenance, schedule, training
-from hpaloc.checkpoint import checkpoints, load_checkpoint, validation_file
+from hpaloc.checkpoint import checkpoints, load_checkpoint, validation_file, weights_file
 from hpaloc.files import write_digest
 from hpaloc.fold_data import FoldData, fold_data
 from hpaloc.gradient import backward_that_fits
@@ -157,6 +159,96 @@ def test_killed_at_once_training_loses_no_more_than_the_minutes(case, trained, c
         train_fold.main(arguments)
     assert "taken over" in caplog.text and "going on after epoch 2 (step 7)" in caplog.text
     assert contents(out) == contents(trained)
+
+
+def at_sync(monkeypatch, number: int, happens) -> None:
+    """Something happens when the ``number``-th checkpoint is written and not yet renamed."""
+    written = itertools.count(1)
+
+    def fsync(file: int) -> None:
+        if next(written) == number:
+            happens()
+
+    monkeypatch.setattr(os, "fsync", fsync)
+
+
+def test_training_goes_on_while_the_state_of_an_epoch_is_written(
+    case, trained, monkeypatch
+) -> None:
+    out = case / "slow_disk"
+    made, seen = threading.Event(), []
+
+    def slow() -> None:
+        seen.append((made.wait(60), threading.current_thread() is threading.main_thread()))
+
+    at_step(monkeypatch, 5, made.set)  # the second step after the first epoch
+    at_sync(monkeypatch, 1, slow)
+    train_fold.main(train_arguments(case, recipe(epochs=EPOCHS), out, out / "state"))
+    assert seen == [(True, False)]
+    assert contents(out) == contents(trained)
+
+
+KILLED_WRITING = f"""
+import os, sys, threading
+sys.path[:0] = {sys.path!r}
+import pytest, train_fold
+from test_training import at_step, at_sync
+made, patch = threading.Event(), pytest.MonkeyPatch()
+at_step(patch, 8, made.set)
+at_sync(patch, 2, lambda: made.wait(60) and os.kill(os.getpid(), 9))
+train_fold.main()
+"""
+
+
+def test_killed_while_a_state_is_written_training_goes_on_from_the_one_before(
+    case, trained, caplog
+) -> None:
+    out = case / "killed_writing"
+    arguments = train_arguments(case, recipe(epochs=EPOCHS), out, out / "state")
+    command = [sys.executable, "-c", KILLED_WRITING, *arguments]
+    killed = subprocess.run(command, capture_output=True, check=False)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+    (folder,) = (out / "state").glob("train_fold/*")
+    state = load_checkpoint(folder)
+    assert (state.epoch, state.step) == (1, 3)
+    assert weights_file(folder, state.best_epoch).is_file()
+    with caplog.at_level(logging.INFO):
+        train_fold.main(arguments)
+    assert "going on after epoch 1 (step 3)" in caplog.text
+    assert not list(folder.glob(".*.part.*"))  # what was half written
+    assert contents(out) == contents(trained)
+
+
+def test_a_disk_that_is_full_while_training_goes_on_ends_it_in_words(
+    case, trained, monkeypatch
+) -> None:
+    out = case / "full_disk"
+    arguments = train_arguments(case, recipe(epochs=EPOCHS), out, out / "state")
+
+    def full() -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched:
+        at_sync(patched, 2, full)
+        with pytest.raises(InputError, match=r"cannot be written \(No space left on device; "):
+            train_fold.main(arguments)
+    (folder,) = (out / "state").glob("train_fold/*")
+    assert load_checkpoint(folder).epoch == 1
+    assert not (folder / "lease.json").exists()
+    train_fold.main(arguments)
+    assert contents(out) == contents(trained)
+
+
+def test_a_lease_that_is_lost_while_a_state_is_written_leaves_it_unwritten(
+    case, monkeypatch
+) -> None:
+    out = case / "lost_writing"
+    state = out / "state"
+    at_sync(monkeypatch, 2, lambda: next(state.glob("train_fold/*/lease.json")).unlink())
+    with pytest.raises(InputError, match="lost its lease"):
+        train_fold.main(train_arguments(case, recipe(epochs=EPOCHS), out, state))
+    (folder,) = state.glob("train_fold/*")
+    assert [path.stem for path in checkpoints(folder)] == ["checkpoint_0001_0000003"]
 
 
 def test_a_signal_to_the_whole_job_reaches_the_program_and_spares_its_workers(

@@ -138,6 +138,9 @@ def main(argv: list[str] | None = None) -> None:
                     " from there", folder,
                 )  # fmt: skip
                 sys.exit(TRY_AGAIN)
+            finally:
+                if keeper:
+                    keeper.close()  # before the lease is given back
         leave(ranks)
         if not ranks.is_first:
             return

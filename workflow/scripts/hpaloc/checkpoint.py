@@ -15,7 +15,7 @@ of seed, fold, epoch and step, hence no generator's state is among them.
 import logging
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -64,8 +64,13 @@ def checkpoints(folder: Path) -> list[Path]:
     return sorted(folder.glob("checkpoint_*.pt"), reverse=True)
 
 
-def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
-    """Stores a checkpoint beside the one before it; raises InputError where the disk is full."""
+def save_checkpoint(
+    folder: Path, checkpoint: Checkpoint, ready: Callable[[], None] = lambda: None
+) -> None:
+    """Stores a checkpoint beside the one before it; raises InputError where the disk is full.
+
+    ``ready`` is called when it is written and only to be renamed; what it raises prevents that.
+    """
     # A field by field copy: asdict() would copy every tensor.
     values = {name: getattr(checkpoint, name) for name in checkpoint.__dataclass_fields__}
     values["steps"] = torch.tensor(checkpoint.steps, dtype=torch.float64)
@@ -76,8 +81,10 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
             file.flush()
             # A network file system may find only now that there is no room.
             os.fsync(file.fileno())
+        digest = sha256_of_file(aside)
+        ready()
         # First the digest: a checkpoint without one is never there.
-        write_text(f"{sha256_of_file(aside)}\n", path.with_suffix(".sha256"))
+        write_text(f"{digest}\n", path.with_suffix(".sha256"))
     # Newer ones than the newest were damaged and passed over.
     former = [other for other in checkpoints(folder) if other < path][:1]
     for other in folder.glob("checkpoint_*"):
@@ -143,9 +150,13 @@ def validation_file(folder: Path, epoch: int) -> Path:
     return folder / f"validation_{epoch:04d}.npy"
 
 
-def save_validation(folder: Path, epoch: int, probabilities: np.ndarray) -> None:
+def save_validation(
+    folder: Path, epoch: int, probabilities: np.ndarray, ready: Callable[[], None] = lambda: None
+) -> None:
+    """``ready`` is called as in ``save_checkpoint``."""
     with written_whole(validation_file(folder, epoch)) as aside:
         np.save(aside, probabilities, allow_pickle=False)
+        ready()
 
 
 def load_validation(folder: Path, epoch: int) -> np.ndarray:

@@ -3,6 +3,7 @@ out among several processes."""
 
 from collections.abc import Callable
 from contextlib import nullcontext
+from weakref import WeakKeyDictionary
 
 import torch
 
@@ -101,7 +102,8 @@ def backward_that_fits(
     """
     before = _copied_buffers(network)
     while True:
-        network.zero_grad(set_to_none=True)
+        for parameter in _tensors(network)[0]:
+            parameter.grad = None
         try:
             logits, scores = backward(
                 network, forward, images, losses, seed, scaler, compute, part_size, ranks, total
@@ -141,19 +143,26 @@ def micro_batches(images: torch.Tensor, size: int) -> tuple[torch.Tensor, ...]:
 def _copied_buffers(network: torch.nn.Module) -> list[list[torch.Tensor]]:
     """What a forward pass changes: the running averages of batch norm."""
     # Copies, all of a type at once: one by one, 300 small ones in a step keep a GPU waiting.
-    return [torch._foreach_add(buffers, 0) for buffers in _buffers_by_type(network)]
+    return [torch._foreach_add(buffers, 0) for buffers in _tensors(network)[1]]
 
 
 def _restore_buffers(network: torch.nn.Module, copies: list[list[torch.Tensor]]) -> None:
-    for buffers, former in zip(_buffers_by_type(network), copies, strict=True):
+    for buffers, former in zip(_tensors(network)[1], copies, strict=True):
         torch._foreach_copy_(buffers, former)
 
 
-def _buffers_by_type(network: torch.nn.Module) -> list[list[torch.Tensor]]:
-    types: dict[torch.dtype, list[torch.Tensor]] = {}
-    for buffer in network.buffers():
-        types.setdefault(buffer.dtype, []).append(buffer)
-    return list(types.values())
+def _tensors(network: torch.nn.Module) -> tuple[list[torch.Tensor], list[list[torch.Tensor]]]:
+    """The parameters of a network that stays on its device, and its buffers, those of a type in one
+    list. A walk through a thousand modules takes milliseconds: it is made once."""
+    if network not in _found:
+        types: dict[torch.dtype, list[torch.Tensor]] = {}
+        for buffer in network.buffers():
+            types.setdefault(buffer.dtype, []).append(buffer)
+        _found[network] = list(network.parameters()), list(types.values())
+    return _found[network]
+
+
+_found: WeakKeyDictionary[torch.nn.Module, tuple] = WeakKeyDictionary()
 
 
 def _logits(forward: Forward, images: torch.Tensor, seed: int, compute: Compute) -> torch.Tensor:

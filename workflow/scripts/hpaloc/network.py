@@ -6,6 +6,7 @@ Normalisation belongs to it, so that the weights and model.json are all that a p
 
 import fnmatch
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -150,10 +151,19 @@ def four_channel_stem(weight: torch.Tensor) -> torch.Tensor:
 
 def save_weights(network: Network, path: str | Path) -> None:
     """The network's tensors as safetensors: equal weights are equal files."""
-    tensors = {name: tensor.cpu().contiguous() for name, tensor in network.state_dict().items()}
+    save_tensors(network.state_dict(), path)
+
+
+def save_tensors(
+    tensors: dict[str, torch.Tensor], path: str | Path, ready: Callable[[], None] = lambda: None
+) -> None:
+    """As ``save_weights``, from a state dict; ``ready`` is called when the file is written and only
+    to be renamed, and what it raises prevents that."""
+    tensors = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
     with written_whole(path) as aside:
         # save_file() would make a file that only its owner may read.
         aside.write_bytes(safetensors.torch.save(tensors))
+        ready()
 
 
 def load_network(weights: str | Path, model_json: str | Path) -> tuple[Network, dict[str, Any]]:

@@ -14,12 +14,8 @@ import torch
 from torch.nn.parallel import DistributedDataParallel
 
 from hpaloc import losses, schedule
-from hpaloc.checkpoint import (
-    Checkpoint,
-    forget_old,
-    save_validation,
-    weights_file,
-)
+from hpaloc.batch_norm import share_batch_norm
+from hpaloc.checkpoint import Checkpoint
 from hpaloc.classes import CHANNELS, N_CLASSES
 from hpaloc.compiled import compiled, wanted
 from hpaloc.compute import Compute
@@ -32,7 +28,7 @@ from hpaloc.history import PHASES, STEP_NUMBERS
 from hpaloc.inference import in_batches_that_fit
 from hpaloc.keeper import Keeper
 from hpaloc.log import InputError, duration
-from hpaloc.network import build_network, count_parameters, load_pretrained, save_weights
+from hpaloc.network import build_network, count_parameters, load_pretrained
 from hpaloc.optimizer import build_optimizer, learning_rate
 from hpaloc.predict import mean_probabilities
 from hpaloc.preemption import Preempted
@@ -119,9 +115,9 @@ def train(
         if ranks.count > 1:
             stops = may_stop and ranks.any(asked)
         if keeper:
-            keeper.pause(with_tensors, asked, stops)
+            keeper.pause(state, with_tensors, asked, stops)
         if stops:
-            ranks.wait()  # torchrun ends all where one ends: not before the state is stored
+            ranks.wait()  # where one ends so do the others: not before the state is stored
             raise Preempted
 
     _warn_of_unreached_switch(recipe, len(data.rows))
@@ -151,14 +147,10 @@ def train(
         )
         state.finished = _is_last(state, recipe)
         if keeper:
-            with keeper.writing():
-                if best:
-                    save_weights(network, weights_file(folder, epoch))
-                save_validation(folder, epoch, validation)
-            # A finished fold needs no more than its history, its weights and its probabilities.
-            keeper.save(state if state.finished else with_tensors())
-            forget_old(folder, (best_before, state.best_epoch), recipe["save_epochs"])
+            keeper.save_epoch(with_tensors(), validation, best_before, recipe["save_epochs"])
         _log_epoch(row, state, recipe, time.monotonic() - started)
+    if keeper:
+        keeper.wait()
     return state
 
 
@@ -181,12 +173,11 @@ def set_up(
     weights = losses.class_weights(data.labels, recipe["loss"]["class_weight"])
     forward: Forward = network
     if ranks.count > 1:
-        if compute.device.type == "cuda":
-            # Its processes wait for each other in every layer; the CPU has no such thing.
-            network = torch.nn.SyncBatchNorm.convert_sync_batchnorm(network)
-        forward = DistributedDataParallel(
-            network, broadcast_buffers=False, gradient_as_bucket_view=True
-        )
+        share_batch_norm(network, ranks)
+        forward = DistributedDataParallel(network, gradient_as_bucket_view=True)
+        # Nor at every step: batch norm's running averages are the same everywhere. (The parameter
+        # of that name is deprecated, and the one that follows it is not in torch 2.9.)
+        forward.broadcast_buffers = False
     setup = Setup(
         recipe, fold, data, compute, ranks, network, forward,
         build_optimizer(network, recipe["optimizer"]),
@@ -248,8 +239,9 @@ def train_epoch(setup: Setup, state: Checkpoint, pause: Callable[[bool], None]) 
     """
     recipe, compute = setup.recipe, setup.compute
     epoch = state.epoch + 1
-    counts = torch.zeros(3, N_CLASSES) if state.counts is None else state.counts
-    state.counts = counts.to(compute.device)
+    if state.counts is None:
+        state.counts = torch.zeros(3, N_CLASSES, device=compute.device)
+    state.counts = state.counts.to(compute.device)  # from a state
     steps_per_epoch = _steps_per_epoch(recipe, len(setup.data.rows))
     done = len(_steps_of(state, epoch))
     images_done, started = 0, time.monotonic()
@@ -337,7 +329,9 @@ def train_step(
     )
     with part(OPTIMIZER):
         setup.scaler.unscale_(optimizer)
-        gradients = [p.grad for p in setup.network.parameters() if p.grad is not None]
+        # The optimizer's list: a walk through a thousand modules takes milliseconds in every step.
+        (group,) = optimizer.param_groups
+        gradients = [p.grad for p in group["params"] if p.grad is not None]
         scores["gradient_norm"] = torch.nn.utils.get_total_norm(gradients)
         setup.scaler.step(optimizer)
         setup.scaler.update()
