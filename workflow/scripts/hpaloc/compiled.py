@@ -1,11 +1,18 @@
 """The forward pass of a network, compiled where that works."""
 
 import logging
+import os
 import time
 from collections.abc import Callable
 
 import torch
 
+from hpaloc.compile_cache import (
+    compile_twice,
+    count_compiled,
+    use_folder,
+    what_is_missing,
+)
 from hpaloc.compute import Compute
 
 log = logging.getLogger("hpaloc")
@@ -33,6 +40,16 @@ def compiled(
     were. ``mode`` is torch.compile's. Raises torch.OutOfMemoryError where the GPU's memory does
     not hold the batch.
     """
+    # What Triton does where nothing is said, with a warning that later versions will not.
+    os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")
+    folder = use_folder()
+    if missing := what_is_missing(compute.device.type):
+        _warn(missing)
+        return network
+    log.info(
+        "compiling for %d images of %d px: minutes without a word the first time on this kind of"
+        " machine, then less, for the code is kept in %s", *images.shape[:2], folder,
+    )  # fmt: skip
     started = time.monotonic()
     training = network.training
     buffers = [buffer.clone() for buffer in network.buffers()]
@@ -40,7 +57,9 @@ def compiled(
     # fullgraph a limit is an error that is seen here, and no silent return to what is slow.
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 256)
     fast = torch.compile(network, dynamic=False, fullgraph=True, mode=mode)
-    try:
+
+    def attempt() -> None:
+        network.train(training)
         with compute.autocast():
             if training:
                 fast(images).float().sum().backward()
@@ -50,25 +69,35 @@ def compiled(
                 network.eval()
             with torch.inference_mode():
                 fast(images)
+
+    before = count_compiled()
+    try:
+        compile_twice(attempt, folder, lambda error: isinstance(error, torch.OutOfMemoryError))
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # noqa: BLE001 - a compiler fails in ways of its own
-        log.warning(
-            "not compiled, which may take half of the speed: %s. torch.compile needs a C++ compiler"
-            " on the CPU, and Triton and a C compiler for a GPU; `compile: false` in the recipe"
-            " leaves it out",
-            str(error).strip().partition("\n")[0] or type(error).__name__,
-        )
+        _warn(str(error).strip().partition("\n")[0] or type(error).__name__)
         return network
     finally:
         network.train(training)
         for buffer, former in zip(network.buffers(), buffers, strict=True):
             buffer.copy_(former)
         network.zero_grad(set_to_none=True)
-    log.info("compiled in %.0f s", time.monotonic() - started)
+    log.info(
+        "compiled in %.0f s%s",
+        time.monotonic() - started, "" if count_compiled() > before else " (code that was kept)",
+    )  # fmt: skip
     shape = images.shape
 
     def forward(images: torch.Tensor) -> torch.Tensor:
         return fast(images) if images.shape == shape else network(images)
 
     return forward
+
+
+def _warn(reason: str) -> None:
+    log.warning(
+        "not compiled, which may take half of the speed: %s. `compile: false` in the recipe leaves"
+        " it out",
+        reason,
+    )
