@@ -7,7 +7,6 @@ import pytest
 
 # A network of a few kernels, compiled as in training; what was found in the folder of code.
 SMALL = """
-from torch._dynamo.utils import counters
 from hpaloc.compiled import compiled
 class Small(torch.nn.Module):
     def __init__(self):
@@ -22,6 +21,7 @@ images = torch.zeros((8, 32, 32, 4), dtype=torch.uint8, device=compute.device)
 forward = compiled(network, images, compute)
 fake_gpu.reset()
 forward(images)
+from torch._dynamo.utils import counters
 result(
     compiled=forward is not network,
     new=counters["inductor"]["fxgraph_cache_miss"] + counters["inductor"]["fxgraph_cache_bypass"],
@@ -44,7 +44,8 @@ def test_the_next_process_compiles_nothing_and_damaged_code_is_compiled_anew(
     assert f"the code is kept in {cache}" in log and re.search(r"compiled in \d+ s\n", log)
     # Triton's own question what to do about fused operations is answered.
     assert "FP_FUSION" not in log and "WARNING" not in log
-    assert not list(tmp_path.glob("torchinductor_*"))
+    # torch makes its own folder at its import; nothing is in it.
+    assert not [file for folder in tmp_path.glob("torchinductor_*") for file in _files(folder)]
     before = _files(cache)
     # Machine code for an H100.
     assert any(".target sm_90" in ptx.read_text() for ptx in cache.rglob("*.ptx"))

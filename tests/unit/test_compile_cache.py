@@ -166,6 +166,7 @@ def test_otherwise_its_failure_is_told_and_nothing_is_removed(
     code, failures, error, attempts
 ) -> None:
     folder = use_folder()
+    (folder / "triton").mkdir()  # made when it was looked for what is missing
     if code:
         (folder / "whole").touch()
     compiler = _Compiler(failures, error)

@@ -32,9 +32,9 @@ def use_folder(cpuinfo: str | Path = "/proc/cpuinfo") -> Path:
     user's cache (XDG_CACHE_HOME, or ~/.cache), one of the user's among temporary files. Where none
     serves it is a new one, removed at exit. A warning names a folder that does not serve.
 
-    Each version of torch and of Python and each kind of processor has a folder of its own: torch
-    tells code for one processor from code for another by less than what differs. Several processes
-    and machines may share it. The variables that torch and Triton read are set, for the processes
+    Each version of torch and of Python and each kind of processor has a folder of its own, for
+    torch could take code of one processor for another that lacks its instructions. Several
+    processes and machines may share it. The variables that torch and Triton read are set, for the processes
     of the compiler too; call this before anything is compiled.
     """
     name = _name(cpuinfo)
@@ -51,6 +51,11 @@ def use_folder(cpuinfo: str | Path = "/proc/cpuinfo") -> Path:
         folder = _temporary() / name
     _remove_torn_libraries(folder)
     _set(folder)
+    # The processes in which torch compiles, one for each core with hundreds of MB, end a minute
+    # after the last one has worked; in torch 2.9 they stay, if nothing is said.
+    from torch._inductor import config  # takes seconds, which only compiling is to cost
+
+    config.quiesce_async_compile_pool = True
     return folder
 
 
@@ -60,11 +65,12 @@ def compile_twice(
     """Calls ``attempt``, which compiles; where it fails with code from ``folder``, once more
     without that code.
 
-    Code that is damaged would else keep every later process from compiling. If it was to blame,
-    for the second attempt succeeds, a warning says so and ``folder`` is emptied. Raises what the
-    last attempt raises, and at once an error that ``is_final`` says has other causes.
+    Damaged code would else keep every later process from compiling. Where the second attempt
+    succeeds, a warning says so and ``folder`` is emptied. Raises what the last attempt raises, and
+    at once an error that ``is_final`` says has other causes.
     """
-    had_code = any(folder.iterdir()) if folder.is_dir() else False
+    # what_is_missing may have made a library of Triton's.
+    had_code = folder.is_dir() and any(found.name != "triton" for found in folder.iterdir())
     try:
         attempt()
         return
@@ -200,9 +206,6 @@ def _set(folder: Path) -> None:
     # Triton's own default is in the home folder; a folder that the user has set stays.
     if os.environ.get(_TRITON_FOLDER) in (None, f"{former}/triton"):
         os.environ[_TRITON_FOLDER] = f"{folder}/triton"
-    # The processes in which torch compiles, one for each core with hundreds of MB, end a minute
-    # after the last one has worked; by default they stay in torch 2.9.
-    os.environ.setdefault("TORCHINDUCTOR_QUIESCE_ASYNC_COMPILE_POOL", "1")
 
 
 def _forget_code() -> None:
