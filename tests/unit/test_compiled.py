@@ -78,7 +78,7 @@ def test_where_no_compiler_works_the_network_goes_on_as_it_is(
     monkeypatch.setattr(torch, "compile", lambda network, **_: fails)
     one = network()
     before = [buffer.clone() for buffer in one.buffers()]
-    with caplog.at_level(logging.WARNING):
+    with caplog.at_level(logging.INFO):
         assert compiled(one, IMAGES, CPU) is one
     assert "not compiled" in caplog.text and "no compiler here." in caplog.text
     assert "the code is kept in" in caplog.text and "much more" not in caplog.text
