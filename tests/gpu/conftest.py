@@ -52,6 +52,7 @@ def gpu_environment(stand_in, tmp_path) -> Callable[..., dict[str, str]]:
             "FAKE_CUDA_LAG": str(options["lag"]),
             "PYTHONPATH": os.pathsep.join(map(str, (*_MODULES, STAND_IN))),
             "TMPDIR": str(tmp_path),
+            "XDG_CACHE_HOME": str(tmp_path / "cache"),
             "HPALOC_GPUS_CLAIMED": "1",
             **{key.upper(): str(value) for key, value in settings.items()},
         }

@@ -67,17 +67,32 @@ def test_every_fold_has_a_network_that_stays_compiled() -> None:
     assert len({answer[0, 0].item() for answer in answers}) == 10
 
 
-def test_where_no_compiler_works_the_network_goes_on_as_it_is(monkeypatch, caplog) -> None:
+def test_where_no_compiler_works_the_network_goes_on_as_it_is(
+    monkeypatch, caplog, tmp_path
+) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+
     def fails(*_: object, **__: object) -> None:
         raise RuntimeError("no compiler here\nand much more")
 
     monkeypatch.setattr(torch, "compile", lambda network, **_: fails)
     one = network()
     before = [buffer.clone() for buffer in one.buffers()]
-    with caplog.at_level(logging.WARNING):
+    with caplog.at_level(logging.INFO):
         assert compiled(one, IMAGES, CPU) is one
     assert "not compiled" in caplog.text and "no compiler here." in caplog.text
+    assert "the code is kept in" in caplog.text and "much more" not in caplog.text
     assert all(torch.equal(a, b) for a, b in zip(before, one.buffers(), strict=True))
+
+
+def test_a_machine_without_a_compiler_is_not_made_to_compile(monkeypatch, caplog) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    monkeypatch.setattr(torch, "compile", None)
+    one = network()
+    with caplog.at_level(logging.INFO):
+        assert compiled(one, IMAGES, CPU) is one
+    assert "there is no no-such-compiler, which CXX names" in caplog.text
+    assert "compiling" not in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,7 @@ last one filled up with zeros, so that the answer of an image does not depend on
 """
 
 import logging
-import os
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,6 +18,7 @@ import torch
 from torch import nn
 
 from hpaloc.classes import CHANNELS
+from hpaloc.compile_cache import compile_twice, use_folder, what_is_missing
 from hpaloc.compute import Compute
 from hpaloc.gradient import Forward
 from hpaloc.inference import on_gpu
@@ -58,7 +57,10 @@ def prepared(
     example = torch.zeros((group, image_size, image_size, len(CHANNELS)), dtype=torch.uint8)
     start = time.perf_counter()
     if openvino is None:
-        _set_cache_folder()
+        folder = use_folder()
+        if missing := what_is_missing("cpu"):
+            _warn(missing)
+            return network
     with torch.no_grad():
         program = torch.export.export(_Maps(network), (example,))
     if openvino is not None:
@@ -68,14 +70,10 @@ def prepared(
         # networks share that of their class. A program has a function of its own.
         run = _compiled(program.module(), bfloat16)
         try:
-            run(example)
-        except Exception as error:  # noqa: BLE001 - a compiler, its headers or a disk may fail
+            compile_twice(lambda: run(example), folder, lambda error: False)
+        except Exception as error:  # noqa: BLE001 - a compiler or a disk may fail
             reason = (str(error).strip().splitlines() or [""])[0][:200]
-            log.warning(
-                "the network cannot be compiled (%s: %s); predicting with torch in float32, slower."
-                " Compiling needs a C++ compiler (g++) and the headers of Python.",
-                type(error).__name__, reason,
-            )  # fmt: skip
+            _warn(f"{type(error).__name__}: {reason}")
             return network
     log.info(
         "%s in %s, %d images at a time, %d threads: prepared in %s",
@@ -117,6 +115,12 @@ def fast_bfloat16(cpuinfo: str | Path = "/proc/cpuinfo") -> bool:
     flags = facts.get("flags", "").split()
     by_amd = facts.get("vendor_id") == "AuthenticAMD"
     return "amx_bf16" in flags or ("avx512_bf16" in flags and by_amd)
+
+
+def _warn(reason: str) -> None:
+    log.warning(
+        "the network cannot be compiled (%s); predicting with torch in float32, slower", reason
+    )
 
 
 class _Maps(nn.Module):
@@ -161,25 +165,6 @@ def _compiled(module: nn.Module, bfloat16: bool) -> Run:
             return compiled(images)
 
     return run
-
-
-def _set_cache_folder() -> None:
-    """Lets torch keep compiled code in the user's cache, where no other user can write.
-
-    Its own default has a known name in the folder of temporary files, which all users share. A
-    folder that the user has set stays.
-    """
-    name = "TORCHINDUCTOR_CACHE_DIR"
-    # Importing torch's compiler sets the variable to the default.
-    if name in os.environ and Path(os.environ[name]).parent != Path(tempfile.gettempdir()):
-        return
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = cache / "torch" / "inductor"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError:  # a container without a home that can be written
-        return
-    os.environ[name] = str(folder)
 
 
 def _on_openvino(

@@ -1,11 +1,18 @@
 """The forward pass of a network, compiled where that works."""
 
 import logging
+import os
 import time
 from collections.abc import Callable
 
 import torch
 
+from hpaloc.compile_cache import (
+    compile_twice,
+    count_compiled,
+    use_folder,
+    what_is_missing,
+)
 from hpaloc.compute import Compute
 from hpaloc.gpu_memory import is_shortage
 
@@ -25,9 +32,10 @@ def compiled(
     in_parts: bool = False,
 ) -> Callable[[torch.Tensor], torch.Tensor]:
     """``network`` compiled for batches of the shape of ``images`` (uint8 N × S × S × 4, on the
-    device). In evaluation mode any number of images goes through in batches of that shape, the last one
-    filled up with zeros, which takes less memory than the network as it is. Other batches, such as the last one of an epoch of training,
-    go through the network as it is: what batch norm normalises by knows no filling.
+    device). In evaluation mode any number of images goes through in batches of that shape, the last
+    one filled up with zeros, which takes less memory than the network as it is. Other batches, such
+    as the last one of an epoch of training, go through the network as it is: batch norm would
+    normalise by the filling too.
 
     All that will be asked of it is tried on ``images`` at once: in evaluation mode the forward pass
     of ``probabilities``; in training mode the way back and the validation too, and with
@@ -36,6 +44,16 @@ def compiled(
     were. ``mode`` is torch.compile's. Raises the error where the GPU's memory does not hold the
     batch (see hpaloc.gpu_memory.is_shortage).
     """
+    # What Triton does where nothing is said, with a warning that later versions will not.
+    os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")
+    folder = use_folder()
+    if missing := what_is_missing(compute.device.type):
+        _warn(missing)
+        return network
+    log.info(
+        "compiling for %d images of %d px: minutes without a word the first time on this kind of"
+        " machine, then less, for the code is kept in %s", *images.shape[:2], folder,
+    )  # fmt: skip
     started = time.monotonic()
     training = network.training
     buffers = [buffer.clone() for buffer in network.buffers()]
@@ -43,7 +61,9 @@ def compiled(
     # fullgraph a limit is an error that is seen here, and no silent return to what is slow.
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 256)
     fast = torch.compile(network, dynamic=False, fullgraph=True, mode=mode)
-    try:
+
+    def attempt() -> None:
+        network.train(training)
         with compute.autocast():
             if training:
                 fast(images).float().sum().backward()
@@ -53,23 +73,25 @@ def compiled(
                 network.eval()
             with torch.inference_mode():
                 fast(images)
+
+    before = count_compiled()
+    try:
+        compile_twice(attempt, folder, is_shortage)
     except Exception as error:
         # Anything else: a compiler fails in ways of its own.
         if is_shortage(error):
             raise
-        log.warning(
-            "not compiled, which may take half of the speed: %s. torch.compile needs a C++ compiler"
-            " on the CPU, and Triton and a C compiler for a GPU; `compile: false` in the recipe"
-            " leaves it out",
-            str(error).strip().partition("\n")[0] or type(error).__name__,
-        )
+        _warn(str(error).strip().partition("\n")[0] or type(error).__name__)
         return network
     finally:
         network.train(training)
         for buffer, former in zip(network.buffers(), buffers, strict=True):
             buffer.copy_(former)
         network.zero_grad(set_to_none=True)
-    log.info("compiled in %.0f s", time.monotonic() - started)
+    log.info(
+        "compiled in %.0f s%s",
+        time.monotonic() - started, "" if count_compiled() > before else " (code that was kept)",
+    )  # fmt: skip
     shape = images.shape
 
     def forward(images: torch.Tensor) -> torch.Tensor:
@@ -86,3 +108,11 @@ def compiled(
         return fast(filled)[: len(images)]
 
     return forward
+
+
+def _warn(reason: str) -> None:
+    log.warning(
+        "not compiled, which may take half of the speed: %s. `compile: false` in the recipe leaves"
+        " it out",
+        reason,
+    )

@@ -17,8 +17,8 @@ SCRIPTS = Path(__file__).resolve().parents[1]
 # How a program checks its arguments and reports, what it notes of its origin, and which of several
 # GPUs it runs on, cannot change what it makes.
 WITHOUT_EFFECT = {
-    "hpaloc.arguments", "hpaloc.gpu_lock", "hpaloc.gpu_support", "hpaloc.log", "hpaloc.progress",
-    "hpaloc.provenance",
+    "hpaloc.arguments", "hpaloc.compile_cache", "hpaloc.gpu_lock", "hpaloc.gpu_support",
+    "hpaloc.log", "hpaloc.progress", "hpaloc.provenance",
 }  # fmt: skip
 
 
