@@ -97,8 +97,7 @@ def short_cases() -> list[Case]:
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--short", action="store_true", help="four cases only")
-    parser.add_argument("--compiled", action="store_true", help="only the compiled cases")
-    parser.add_argument("--eager", action="store_true", help="only the others")
+    parser.add_argument("--only", choices=("eager", "compiled"), help="a part of the cases")
     parser.add_argument("--minutes", type=float, default=60, help="no case starts after them")
     parser.add_argument("--workers", type=int, default=min(8, len(os.sched_getaffinity(0))))
     parser.add_argument("--note", default="", help="sentence about the machine, for the table")
@@ -119,7 +118,7 @@ def main(argv: list[str] | None = None) -> None:
     recipe = paper_recipe()
     found: dict[Case, Peak | str] = {}
     for case in short_cases() if arguments.short else all_cases():
-        if case.is_compiled and arguments.eager or not case.is_compiled and arguments.compiled:
+        if arguments.only and case.is_compiled != (arguments.only == "compiled"):
             continue
         if time.monotonic() - started > 60 * arguments.minutes:
             found[case] = f"not measured: {arguments.minutes:g} minutes were over"
@@ -241,7 +240,9 @@ def report(found: dict[Case, Peak | str], compute: Compute, note: str, command: 
     free, total = torch.cuda.mem_get_info()
     outside = (total - free - torch.cuda.memory_reserved()) / MIB
     precision = str(compute.dtype).removeprefix("torch.")
-    least, most = (", ".join(f"{size:,}" for size in sizes) for sizes in zip(*CARDS.values()))
+    least, most = (
+        ", ".join(f"{size:,}" for size in sizes) for sizes in zip(*CARDS.values(), strict=True)
+    )
     rows = "\n".join(row(case, peak) for case, peak in found.items())
     return f"""# Memory of the GPU
 
