@@ -84,8 +84,11 @@ def all_cases() -> list[Case]:
     ]
 
 
-def short_cases() -> list[Case]:
-    """Those that gpu_check.py measures."""
+def short_cases(small: bool) -> list[Case]:
+    """Those that gpu_check.py measures; or of a ``small`` network, to try the program."""
+    if small:
+        case = Case("seresnext_small", 64, 8)
+        return [case, case._replace(optimizer=""), case._replace(is_compiled=True)]
     return [
         Case(PAPER, 224, 64),
         Case(SMALLER, 512, 64),
@@ -97,6 +100,7 @@ def short_cases() -> list[Case]:
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--short", action="store_true", help="four cases only")
+    parser.add_argument("--small", action="store_true", help="with --short: of a small network")
     parser.add_argument("--only", choices=("eager", "compiled"), help="a part of the cases")
     parser.add_argument("--minutes", type=float, default=60, help="no case starts after them")
     parser.add_argument("--workers", type=int, default=min(8, len(os.sched_getaffinity(0))))
@@ -117,7 +121,7 @@ def main(argv: list[str] | None = None) -> None:
     compute = choose_compute("auto", arguments.workers)
     recipe = paper_recipe()
     found: dict[Case, Peak | str] = {}
-    for case in short_cases() if arguments.short else all_cases():
+    for case in short_cases(arguments.small) if arguments.short else all_cases():
         if arguments.only and case.is_compiled != (arguments.only == "compiled"):
             continue
         if time.monotonic() - started > 60 * arguments.minutes:
