@@ -55,9 +55,10 @@ from hpaloc.training import set_up, train_epoch, train_step
 
 STEPS = 20
 # How far GPU and CPU may be apart: of the loss of the first step and of all STEPS, relative; of
-# the probabilities of validation images after them, absolute. Rounding alone makes such differences
-# grow from step to step.
-TOLERANCES = {"float32": (1e-4, 0.02, 0.05), "bfloat16": (0.02, 0.1, 0.2)}
+# the probabilities of validation images after them, absolute. Rounding makes differences that grow
+# from step to step: on a CPU, other kernels (without oneDNN) moved losses of a small network by 9e-7
+# and probabilities by 1e-6 in float32; bfloat16 moved them by 4e-4 (first), 2e-2 and 5e-2.
+TOLERANCES = {"float32": (1e-4, 5e-3, 1e-2), "bfloat16": (5e-3, 0.05, 0.1)}
 OK, FAILED, SKIPPED = "ok", "FAILED", "skipped"
 _SAID_EVERY_S = 20
 

@@ -38,11 +38,15 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU th
 
 
 @pytest.fixture(autouse=True)
-def ieee(monkeypatch):
+def ieee():
     """No TF32, and the GPU's memory as it was before."""
-    for library in (torch.backends.cudnn.conv, torch.backends.cuda.matmul):
-        monkeypatch.setattr(library, "fp32_precision", "ieee")
+    libraries = torch.backends.cudnn.conv, torch.backends.cuda.matmul
+    before = [library.fp32_precision for library in libraries]
+    for library in libraries:
+        library.fp32_precision = "ieee"
     yield
+    for library, precision in zip(libraries, before, strict=True):
+        library.fp32_precision = precision
     torch.compiler.reset()
     torch.cuda.empty_cache()
 
@@ -106,15 +110,18 @@ def test_a_step_is_that_of_the_cpu(data, optimizer) -> None:
     chosen = {"name": optimizer, "learning_rate": 0.1, "weight_decay": 1e-4}
     setups = [prepared(data, compute, fresh(), optimizer=chosen) for compute in (CPU, GPU)]
     (on_cpu, counts, _), (on_gpu, gpu_counts, _) = map(step_of, setups)
-    scores = {name: float(value) for name, value in on_gpu.items()}
-    assert scores == pytest.approx({k: float(v) for k, v in on_cpu.items()}, rel=1e-3, abs=1e-5)
-    torch.testing.assert_close(gpu_counts.cpu(), counts)
+    found, expected = (
+        {name: float(value) for name, value in scores.items()} for scores in (on_gpu, on_cpu)
+    )
     gradients = [
         torch.cat([p.grad.flatten().cpu() for p in setup.network.parameters()]) for setup in setups
     ]
     apart = torch.linalg.vector_norm(gradients[1] - gradients[0])
-    assert torch.linalg.vector_norm(gradients[0]) > 0
-    assert apart < 1e-3 * torch.linalg.vector_norm(gradients[0])
+    norm = torch.linalg.vector_norm(gradients[0])
+    torch.testing.assert_close(gpu_counts.cpu(), counts)
+    assert found == pytest.approx(expected, rel=1e-3, abs=1e-5)
+    assert norm > 0
+    assert apart < 1e-3 * norm
 
 
 @pytest.mark.parametrize("precision", list(STEP_RTOL))
