@@ -265,11 +265,11 @@ that was in use beside the allocator (by other programs too) was {outside:,.0f} 
 A card suffices (`yes`) where `reserved` and {BESIDE:,} MiB fit into the least that cards of its size show
 ({least} MiB). `just`: `allocated` and {BESIDE:,} MiB fit
 into the most that they show ({most} MiB): it depends on the card, and where it runs the
-allocator has to give back memory and ask for it again, which takes time. `in parts`: a training
-batch goes through in halves, quarters and so on, until they fit. Its gradient is that of the whole
-batch, batch norm takes its statistics from the parts, and the forward pass is made twice. Choose a
-smaller `batch_size`, `image_size` or network where that matters.
-Prediction is not split in this measurement: `in parts` means a smaller `batch_size` there.
+allocator has to give back memory and ask for it again, which takes time. `in parts`: a batch
+goes through in halves, quarters and so on, until they fit. In training its gradient is that of the
+whole batch, batch norm takes its statistics from the parts, and the forward pass is made twice. Choose
+a smaller `batch_size`, `image_size` or network where that matters. A compiled epoch has its peak in the
+last batch, which is smaller and runs eager.
 """
 
 
