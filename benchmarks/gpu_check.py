@@ -82,7 +82,7 @@ class Outcome(NamedTuple):
 
 
 PARTS = [
-    Part("images", "simulated images, arrays and folds of the demo", 90, 10, True),
+    Part("images", "simulated images, arrays and folds of the demo", 120, 10, True),
     Part("tests", "tests/gpu/test_on_device.py", 240, 30, True),
     Part("compare", f"the first {STEPS} steps on the CPU and on the GPU", 90, 20, True),
     Part("demo", "a fold of the demo, trained by the workflow", 210, 40, True),
@@ -174,6 +174,9 @@ def run_part(part: Part, folder: Path, small: bool, left: float, head: str) -> O
     except (FileNotFoundError, ValueError):
         found = {}
     found["output"] = text[-4000:]
+    if (table := folder / f"{part.name}.md").exists():  # written after every case
+        found["table"] = table.read_text(encoding="utf-8")
+        found.setdefault("said", "measured, see below")
     if status is None:
         said = f"not ready after {duration(limit)}; {_last_line(text)}"
         # A measurement for which the machine is too slow is no fault of the program.
@@ -183,9 +186,6 @@ def run_part(part: Part, folder: Path, small: bool, left: float, head: str) -> O
         return Outcome(OK if status == 0 else FAILED, _last_line(text), seconds, found)
     if status != 0:
         return Outcome(FAILED, f"exit status {status}: {_last_line(text)}", seconds, found)
-    if part.name in ("rates", "memory"):
-        found["table"] = (folder / f"{part.name}.md").read_text(encoding="utf-8")
-        found.setdefault("said", "measured")
     faults = found.get("faults", [])
     said = "; ".join(faults) or found.get("said", "")
     return Outcome(FAILED if faults else OK, said, seconds, found)
@@ -355,16 +355,16 @@ def demo(folder: Path, small: bool) -> dict[str, Any]:
     steps = pd.read_parquet(results / "models/demo/fold1/steps.parquet")
     log = (results / "logs/train_fold/demo/fold1.log").read_text(encoding="utf-8")
     data, _ = _demo(folder)
-    first, last = (
-        float(steps.query(f"epoch == {n}")["bce"].mean()) for n in (1, epochs["epoch"].max())
-    )
+    # The other losses, which come later, are not for the BCE to fall.
+    by_epoch = steps[steps["phase"] == schedule.BCE].groupby("epoch")["bce"].mean()
+    first, last = float(by_epoch.iloc[0]), float(by_epoch.iloc[-1])
     score, constant = float(epochs["validation_macro_f1"].max()), best_constant(data)
     faults = []
     if "(cuda)" not in log:
         faults.append("the log does not say that it ran on the GPU")
     if not last < first:
         faults.append(
-            f"the BCE does not fall: {first:.4f} in the first epoch, {last:.4f} in the last"
+            f"the BCE does not fall: {first:.4f} in the first epoch with it, {last:.4f} in the last"
         )
     if not score > constant:
         faults.append(
