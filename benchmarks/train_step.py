@@ -96,6 +96,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--gpus", type=int, default=1, help="0: the CPU")
     parser.add_argument("--full", action="store_true", help="the paper's recipe too")
+    parser.add_argument("--eager", action="store_true", help="nothing is compiled")
     parser.add_argument("--only", nargs="+", default=[""], help="beginnings of names of rows")
     parser.add_argument("--atlas", type=Path, help="folder of one image's four JPG files")
     parser.add_argument("--together", action="store_true", help="two trainings at once too")
@@ -109,7 +110,15 @@ def main(argv: list[str] | None = None) -> None:
 
     paper = paper_recipe()
     compute = choose_compute("auto", arguments.workers, arguments.gpus)
-    limits = measure_limits(compute)
+    try:
+        limits = measure_limits(compute)
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        raise InputError(
+            "the GPU has too little free memory to measure what it can do at most. Something else"
+            " uses it: nvidia-smi names its processes. Run again when they have ended."
+        ) from None
     cases = [
         (f"{name}, {size} px", paper | {"network": name, "image_size": size, "augmentation": FLIPS})
         for name, size in itertools.product(arguments.networks, arguments.sizes)
@@ -120,6 +129,8 @@ def main(argv: list[str] | None = None) -> None:
     for name, recipe in cases:
         batch_size = arguments.batch_size or batch_for(recipe["image_size"])
         recipe = recipe | {"batch_size": batch_size, "pretrained": None}
+        if arguments.eager:
+            recipe["compile"] = False
         side = max(512, recipe["image_size"]) if arguments.gpus else recipe["image_size"]
         with tempfile.TemporaryDirectory() as folder:
             arrays, files = make_images(Path(folder), arguments.images, side)

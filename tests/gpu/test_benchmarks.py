@@ -16,8 +16,8 @@ PROJECT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(PROJECT / "benchmarks"))
 
 SMALL = [
-    "--networks", "seresnext_small", "--sizes", "64", "--images", "16", "--batch-size", "8",
-    "--repeats", "1", "--seconds", "0.05", "--workers", "1",
+    "--networks", "seresnext_small", "--sizes", "64", "--images", "16", "--batch-size", "64",
+    "--repeats", "1", "--seconds", "0.05", "--workers", "1", "--eager",
 ]  # fmt: skip
 
 
@@ -43,15 +43,16 @@ def benchmark(gpu_environment, tmp_path) -> Callable[..., subprocess.CompletedPr
 
 def test_what_the_memory_does_not_hold_is_a_row_and_the_others_go_on(benchmark, tmp_path) -> None:
     out, record = tmp_path / "table.md", tmp_path / "table.json"
-    rows = ["--only", "training, baseline", "forward", "training, from arrays"]
-    done = benchmark(
-        "train_step.py", *SMALL, *rows, "--together", "--out", out, "--json", record, memory_gb=2.2
-    )
+    rows = ["--only", "training, baseline", "training, batch", "forward"]
+    done = benchmark("train_step.py", *SMALL, *rows, "--out", out, "--json", record, memory_gb=0.1)
     assert done.returncode == 0, done.stderr[-2000:]
     (result,) = json.loads(record.read_text()).values()
-    assert result["found"]["forward"][0] > 0
-    assert result["batch_size"] == 8
-    assert "| forward |" in out.read_text()
+    found = result["found"]
+    assert found["training, baseline"] == "does not fit"
+    assert found["training, batch on the device"][0] > 0
+    assert found["training in parts"].startswith("of 16 images") or "of 32" in str(found)
+    assert found["forward"][0] > 0
+    assert "| training, baseline | does not fit |" in out.read_text()
 
 
 def test_a_process_of_together_that_dies_ends_it_with_words(tmp_path) -> None:
