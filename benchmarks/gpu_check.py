@@ -196,7 +196,7 @@ def command_of(name: str, folder: Path, small: bool) -> list[str]:
     tiny = ["--small"] if small else []
     match name:
         case "tests":
-            options = ["-p", "no:cacheprovider", "--tb=short", "-rfEs"]
+            options = ["-p", "no:cacheprovider", "--tb=short", "--show-capture=no", "-rfEs"]
             return [python, "-m", "pytest", "tests/gpu/test_on_device.py", *options]
         case "rates":
             network, size = ("seresnext_small", 64) if small else ("seresnext50_32x4d", 512)
@@ -217,7 +217,7 @@ def command_of(name: str, folder: Path, small: bool) -> list[str]:
 
 
 def environment_of(name: str, folder: Path) -> dict[str, str]:
-    environment = dict(os.environ)
+    environment = os.environ | {"COLUMNS": "250"}  # pytest cuts its reasons to this width
     if name in ("compare", "tests"):
         environment["NVIDIA_TF32_OVERRIDE"] = "0"  # float32 is to be float32
     if name in ("speed", "restart"):  # what an earlier run compiled is no part of the time
