@@ -390,10 +390,8 @@ def speed(folder: Path, small: bool) -> dict[str, Any]:
     rates = {}
     for name, is_on in (("deterministic", True), ("any algorithm", False)):
         torch.use_deterministic_algorithms(is_on, warn_only=True)
-        torch.backends.cudnn.deterministic = is_on
         rates[name] = _rate(recipe | {"compile": False}, compute)[1]
     torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.backends.cudnn.deterministic = False
     start, rates["compiled, deterministic"] = _rate(recipe | {"compile": True}, compute)
     said = ", ".join(f"{name} {rate:,.0f} images/s" for name, rate in rates.items())
     return {
