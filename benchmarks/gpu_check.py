@@ -120,6 +120,8 @@ def main(argv: list[str] | None = None) -> None:
             " checked. `nvidia-smi` shows whether there is a GPU and how new its driver is."
         )
     command = shlex.join(["python", "benchmarks/gpu_check.py", *(argv or sys.argv[1:])])
+    for number in (signal.SIGTERM, signal.SIGHUP):  # a part ends with this process
+        signal.signal(number, lambda *_: sys.exit(1))
     begun = time.monotonic()
     parts = [part for part in PARTS if arguments.parts is None or part.name in arguments.parts]
     folder = Path(tempfile.mkdtemp(prefix="gpu_check_"))
