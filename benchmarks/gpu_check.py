@@ -36,7 +36,8 @@ import pandas as pd
 import torch
 import yaml
 from gpu_memory import made_fold
-from machine import FLIPS, ROOT, cpu_model, paper_recipe
+from machine import cpu_model
+from recipes import FLIPS, ROOT, paper_recipe
 
 from hpaloc import schedule
 from hpaloc.checkpoint import Checkpoint

@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 import torch
-from machine import FLIPS, is_out_of_memory, paper_recipe
+from recipes import FLIPS, is_out_of_memory, paper_recipe
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "workflow" / "scripts"))

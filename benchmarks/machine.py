@@ -1,33 +1,10 @@
-"""What benchmarks share: the machine that they ran on, and the recipe that they vary."""
+"""What a benchmark says of the machine that it ran on."""
 
 import sys
 from pathlib import Path
-from typing import Any
 
-import torch
-import yaml
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "workflow" / "scripts"))
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "workflow" / "scripts"))
-
-from hpaloc.config import resolve
 from hpaloc.provenance import cpu_model
 
-__all__ = ["FLIPS", "cpu_model", "is_out_of_memory", "paper_recipe"]
-
-# An augmentation that costs the CPU next to nothing.
-FLIPS = {
-    "negative": 0,
-    "groups": [{"name": "flip", "channels": "all", "apply": {"flip_and_rotate90": {}}}],
-}
-
-
-def paper_recipe() -> dict[str, Any]:
-    """The recipe of config.yaml, with all keys."""
-    config = yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))
-    return resolve(config)["recipes"]["paper"]
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that the GPU's memory is short."""
-    return isinstance(error, torch.OutOfMemoryError)
+__all__ = ["cpu_model"]

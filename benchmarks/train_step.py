@@ -45,8 +45,9 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from machine import FLIPS, cpu_model, is_out_of_memory, paper_recipe
+from machine import cpu_model
 from made_images import make_images
+from recipes import FLIPS, is_out_of_memory, paper_recipe
 from torch.utils.data import DataLoader, Dataset
 
 ROOT = Path(__file__).resolve().parents[1]
