@@ -497,6 +497,9 @@ def verdict(outcomes: dict[Part, Outcome]) -> str:
     }
     words = ["ALL IS WELL" if is_well(outcomes) else "NOT WELL"]
     words += [f"{status}: {', '.join(names)}" for status, names in by_status.items() if names]
+    ran = {part.name for part in outcomes}
+    if missing := [part.name for part in PARTS if part.name not in ran]:
+        words.append(f"not run: {', '.join(missing)}")
     return "; ".join(words)
 
 
