@@ -19,7 +19,12 @@ class Limits(NamedTuple):
 
 def measure_limits(compute: Compute) -> Limits:
     on_gpu = compute.device.type == "cuda"
-    count, side = (2**28, 8192) if on_gpu else (2**25, 2048)
+    count, side = 2**25, 2048
+    # More is nearer to the limit, as long as it leaves most of the memory free.
+    if on_gpu and torch.cuda.mem_get_info()[0] > 2**34:
+        count, side = 2**28, 8192
+    elif on_gpu and torch.cuda.mem_get_info()[0] < 2**30:
+        count, side = 2**20, 512
     source = torch.zeros(count, dtype=torch.float32, device=compute.device)
     target = torch.empty_like(source)
     factors = torch.randn((side, side), device=compute.device).to(compute.dtype)
