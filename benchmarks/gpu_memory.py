@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 import torch
-from recipes import FLIPS, is_out_of_memory, paper_recipe
+from recipes import FLIPS, paper_recipe
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "workflow" / "scripts"))
@@ -37,6 +37,7 @@ from hpaloc.compute import Compute, choose_compute, describe
 from hpaloc.feed import view_batches
 from hpaloc.files import write_text
 from hpaloc.fold_data import FoldData
+from hpaloc.gpu_memory import is_shortage
 from hpaloc.log import InputError, run_program
 from hpaloc.network import build_network
 from hpaloc.predict import mean_probabilities
@@ -165,7 +166,7 @@ def peak(case: Case, paper: dict[str, Any], compute: Compute, workers: int) -> P
         measured = trained if case.optimizer else predicted
         part_size = measured(case, recipe, compute, workers)
     except Exception as error:
-        if not is_out_of_memory(error):
+        if not is_shortage(error):
             raise
         return "does not fit"
     if compiling_failed:

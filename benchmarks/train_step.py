@@ -47,7 +47,7 @@ import numpy as np
 import torch
 from machine import cpu_model
 from made_images import make_images
-from recipes import FLIPS, is_out_of_memory, paper_recipe
+from recipes import FLIPS, paper_recipe
 from torch.utils.data import DataLoader, Dataset
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -64,6 +64,7 @@ from hpaloc.device_batches import to_device
 from hpaloc.feed import Batch, view_batches
 from hpaloc.files import write_text
 from hpaloc.fold_data import FoldData
+from hpaloc.gpu_memory import is_shortage
 from hpaloc.log import InputError, run_program
 from hpaloc.network import build_network
 from hpaloc.predict import mean_probabilities, probabilities
@@ -114,7 +115,7 @@ def main(argv: list[str] | None = None) -> None:
     try:
         limits = measure_limits(compute)
     except Exception as error:
-        if not is_out_of_memory(error):
+        if not is_shortage(error):
             raise
         raise InputError(
             "the GPU has too little free memory to measure what it can do at most. Something else"
@@ -267,7 +268,7 @@ def images_per_second(program: Callable[["Window"], None], window: "Window") -> 
     except Enough:
         return window.images / window.spent
     except Exception as error:
-        if not is_out_of_memory(error):
+        if not is_shortage(error):
             raise
         traceback.clear_frames(error.__traceback__)  # they hold what has to be freed
         return None
@@ -447,7 +448,7 @@ def _train_beside(recipe: Any, arrays: Any, arguments: Any, barrier: Any, sender
         sender.send("not measured: the other process was not ready within 20 minutes")
         return
     except Exception as error:
-        if not is_out_of_memory(error):
+        if not is_shortage(error):
             raise
         sender.send(NO_ROOM)
         return
