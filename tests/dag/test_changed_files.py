@@ -1,6 +1,5 @@
 """Files of the user's that change after they were used: noticed by their contents, and told before."""
 
-import json
 import os
 import shutil
 import subprocess
@@ -13,6 +12,7 @@ import numpy as np
 import pytest
 
 from hpaloc.classes import CHANNELS
+from hpaloc.contents import UNREADABLE, read_contents, write_contents
 
 ARRAYS = "results/sources/mine/arrays_64/index.sha256"
 CONVERSION = {"index_local", "convert_shard", "list_quarantine", "index_arrays"}
@@ -217,6 +217,15 @@ def test_the_list_of_an_atlas_source_is_read_again_where_it_changed(fresh):
     assert fresh.planned(target) == {}
     path.write_text("Id,Target\n1_1_A1_1,0\n2_1_B1_1,23\n")
     assert fresh.planned(target) == {"index_hpa": 1}
+    make(fresh, target)
+    record = fresh.path / "results/sources/atlas/atlas/contents.json"
+    # A fault of the disk while it was read, which passed and left the time stamps.
+    contents = read_contents(record)
+    (state, _) = contents.files[""]
+    write_contents(record, contents._replace(files={"": (state, UNREADABLE)}))
+    assert fresh.planned(target) == {"index_hpa": 1}
+    make(fresh, target)
+    assert fresh.planned(target) == {}
     path.unlink()
     assert fresh.planned(target) == {}
-    assert json.loads((fresh.path / "results/sources/atlas/atlas/contents.json").read_text())
+    assert read_contents(record)
