@@ -138,6 +138,7 @@ def full(plane, bits):
 
 # How samples and axes are written: the array of a plane, options, and whether it is one channel.
 KINDS = {
+    "left to the writer": (lambda p: p, {}, True),
     "grey": (lambda p: p, {"photometric": "minisblack"}, True),
     "white is 0": (lambda p: np.iinfo(p.dtype).max - p, {"photometric": "miniswhite"}, True),
     "grey in RGB": (lambda p: np.dstack([p] * 3), {"photometric": "rgb"}, True),
@@ -196,9 +197,10 @@ LOSSLESS = (
     big=st.booleans(),
     axes=st.sampled_from(["", "", "", "Z", "T", "C", "Q"]),
     container=st.sampled_from(["", "ome", "imagej", "plain"]),
+    count=st.sampled_from([3, 4, 5]),
 )  # fmt: skip
 def test_every_tiff_file_gives_the_plain_picture_or_says_why_not(
-    kind, dtype, planar, compression, predictor, byteorder, tile, rows, big, axes, container
+    kind, dtype, planar, compression, predictor, byteorder, tile, rows, big, axes, container, count
 ):
     make, options, is_one = KINDS[kind]
     plane = picture(1, dtype)
@@ -207,7 +209,7 @@ def test_every_tiff_file_gives_the_plain_picture_or_says_why_not(
         array = plane  # what ImageJ shows by an inverting look-up table
     has_samples = array.ndim == 3
     assume(planar == "contig" or has_samples)
-    array_of_rgb = options["photometric"] == "rgb"
+    array_of_rgb = options.get("photometric") == "rgb"
     # tifffile writes these as other than what was asked: RGB, and swapped bytes.
     assume(container != "imagej" or (axes != "Q" and (array_of_rgb or not has_samples)))
     assume((compression, dtype, byteorder) != ("jpeg2000", np.uint16, ">"))
@@ -216,7 +218,8 @@ def test_every_tiff_file_gives_the_plain_picture_or_says_why_not(
         array = array if planar == "contig" else np.moveaxis(array, 2, 0)
     inner = "YX" if not has_samples else "YXS" if planar == "contig" else "SYX"
     if axes:
-        array = np.stack([array, array[..., ::-1, :] if inner == "YXS" else array[..., ::-1]] * 2)
+        mirrored = array[..., ::-1, :] if inner == "YXS" else array[..., ::-1]
+        array = np.stack([array, mirrored, array, mirrored, array][:count])
     if container != "plain":
         options = options | {"metadata": {"axes": axes + inner}}
     if compression == "webp":
@@ -239,18 +242,20 @@ def test_every_tiff_file_gives_the_plain_picture_or_says_why_not(
         read(data)
     assert len(str(caught.value)) > 20
     if axes in ("Z", "T") and is_one and container != "plain":
-        assert f"a {axes} axis of 4" in str(caught.value)
+        assert f"a {axes} axis of {count}" in str(caught.value)
         key = axes.lower()
         assert np.array_equal(read(data, reading=Reading(False, {key: 1})), plane)
         if "opacity" not in kind and kind != "RGBA":
             both = np.maximum(plane, plane[:, ::-1])
             assert np.array_equal(read(data, reading=Reading(False, {key: "max"})), both)
-        with pytest.raises(BadImage, match="there is no slice 5"):
-            read(data, reading=Reading(False, {key: 5}))
+        with pytest.raises(BadImage, match="there is no slice 6"):
+            read(data, reading=Reading(False, {key: 6}))
     elif axes == "C" and is_one and container != "plain":
-        assert "a C axis of 4 channels" in str(caught.value)
+        assert f"a C axis of {count} channels" in str(caught.value)
+    elif kind == "left to the writer" and container == "plain" and count < 5:
+        assert "different pictures" in str(caught.value)  # nothing says that they are not RGB
     elif axes and is_one and container != "ome":  # OME has no axes but Z, C and T
-        assert "4 pages, an axis that the file does not name" in str(caught.value)
+        assert f"{count} pages, an axis that the file does not name" in str(caught.value)
         assert np.array_equal(read(data, reading=Reading(False, {"pages": 1})), plane)
 
 
@@ -400,6 +405,9 @@ def test_an_animated_png_is_refused():
         ((HEIGHT, WIDTH), False, "YX"),
         ((1, HEIGHT, WIDTH), False, "YX"),
         ((HEIGHT, WIDTH, 1), False, "YX"),
+        ((4, 1, WIDTH), False, None),  # four planes 1 px high, or one plane 4 px high
+        ((1, HEIGHT, WIDTH, 1), False, "YX"),
+        ((4, 1, HEIGHT, WIDTH), True, "CYX"),
         ((3, HEIGHT, WIDTH), False, None),
         ((HEIGHT, WIDTH, 3), False, None),
         ((HEIGHT, WIDTH, 4), False, None),
@@ -495,6 +503,9 @@ def test_pages_that_are_reduced_copies_are_left_out():
         ),
     ):  # fmt: skip
         assert np.array_equal(read(data), plane)
+    for more in (options, reduced):
+        notes = read_header(pages((plane, options), (small, more))).notes
+        assert ("left out as copies" in " ".join(notes)) == (more is options)
 
 
 def test_pages_that_are_other_pictures_are_refused():
@@ -582,6 +593,134 @@ def test_each_file_of_an_ome_set_gives_its_own_planes(slices):
         for z in range(slices):
             found = read(data, CHANNELS[c], Reading(False, {"z": z + 1}))
             assert np.array_equal(found, stack[z])
+
+
+@pytest.mark.parametrize("axis", ["Z", "T", "C", "Q"])
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize("options", [{}, {"photometric": "minisblack"}, {"compression": "zlib"}])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_planes_that_were_stored_as_colours_are_what_their_axis_says(dtype, options, last, axis):
+    stack = np.dstack([picture(k, dtype) for k in range(4)])
+    stored = stack if last else np.moveaxis(stack, 2, 0)
+    data = tiff(stored, metadata={"axes": f"YX{axis}" if last else f"{axis}YX"}, **options)
+    if axis in "CQ":
+        assert np.array_equal(read_planes(data, reading=ALL_FOUR), stack)
+    if axis != "C":
+        key = {"Z": "z", "T": "t", "Q": "pages"}[axis]
+        for wanted, true in (("max", stack.max(axis=2)), (2, stack[:, :, 1])):
+            assert np.array_equal(read(data, reading=Reading(False, {key: wanted})), true)
+
+
+def one_by_one(planes, description=None, **options):
+    """Pages that are written one by one, the first with a description."""
+    options = {"photometric": "minisblack", "metadata": None, "contiguous": False} | options
+    return pages(*((p, options | ({} if k else {"description": description}))
+                   for k, p in enumerate(planes)))  # fmt: skip
+
+
+def ome_xml(blocks="", z=3):
+    return (
+        '<?xml version="1.0"?><OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06">'
+        f'<Image ID="Image:0"><Pixels ID="Pixels:0" DimensionOrder="XYZCT" Type="uint8" SizeC="1"'
+        f' SizeX="{WIDTH}" SizeY="{HEIGHT}" SizeZ="{z}" SizeT="1">{blocks}</Pixels></Image></OME>'
+    )
+
+
+SMALL = [picture(k)[:8, :8] for k in range(4)]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        one_by_one(SMALL),
+        one_by_one(SMALL, '{"shape": [4, 8, 8]}', compression="zlib"),
+        *(
+            tiff(np.stack(SMALL), metadata={"axes": "ZYX"}, **more)
+            for more in ({"ome": True}, {"imagej": True}, {"compression": "zlib"}, {})
+        ),
+    ],
+)
+def test_a_stack_that_is_cut_anywhere_is_never_another_picture(data):
+    for slices in ({}, {"z": 1, "pages": 1}, {"z": "max", "pages": "max"}):
+        for stacked in (False, True):
+            reading = Reading(stacked, slices)
+            try:
+                true = read_planes(data, reading=reading)
+            except BadImage:
+                true = None
+            for length in range(8, len(data), 3):
+                try:
+                    found = read_planes(data[:length], reading=reading)
+                except BadImage:
+                    continue
+                assert true is not None and np.array_equal(found, true)
+
+
+def test_descriptions_that_name_more_pages_than_there_are_are_refused_at_once():
+    one = [picture()]
+    for data in (
+        one_by_one(one, ome_xml("<TiffData/>")),
+        one_by_one(one, ome_xml()),
+        one_by_one(one * 2, ome_xml("<TiffData/>", z=10**12)),
+        one_by_one(one * 2, ome_xml('<TiffData IFD="0" NumPlanes="3"/>')),
+        one_by_one(one, ome_xml('<TiffData FirstZ="0" IFD="0"/><TiffData FirstZ="1" IFD="0"/>')),
+        one_by_one(one * 2, '{"shape": [3, 48, 40]}', compression="zlib"),
+        one_by_one(one * 2, '{"shape": [3, 48, 40], "axes": "ZYX"}', compression="zlib"),
+    ):
+        for slices in ({}, {"z": 1}, {"z": "max"}):
+            with pytest.raises(BadImage, match="truncated or broken TIFF"):
+                read(data, reading=Reading(False, slices))
+
+
+def test_a_list_of_pages_that_is_a_circle_is_refused():
+    data = bytearray(one_by_one([picture()] * 2))
+    with tifffile.TiffFile(io.BytesIO(data)) as file:
+        first, last = (page.offset for page in file.pages)
+    (count,) = struct.unpack_from("<H", data, last)
+    struct.pack_into("<I", data, last + 2 + 12 * count, first)
+    with pytest.raises(BadImage, match="list of pages is a circle"):
+        read_header(bytes(data))
+
+
+def test_pages_of_an_ome_file_are_never_an_axis_without_a_name():
+    stack = [picture(k) for k in range(4)]
+    for blocks in ("", "<MetadataOnly/>"):
+        data = one_by_one(stack, ome_xml(blocks, z=4))
+        with pytest.raises(BadImage, match="a Z axis of 4 slices"):
+            read_header(data, ALL_FOUR)
+        assert np.array_equal(read(data, reading=Reading(False, {"z": 3})), stack[2])
+    for text in (
+        ome_xml(z=4).replace("</Image>", ""),
+        ome_xml(z=4)[:-9],
+        '<OME><BinaryOnly MetadataFile="a.companion.ome"/></OME>',
+    ):
+        with pytest.raises(BadImage, match="does not say what its 4 pages are"):
+            read_header(one_by_one(stack, text), ALL_FOUR)
+        alone = one_by_one(stack[:1], text)
+        assert np.array_equal(read(alone), stack[0])
+        assert "is ignored" in read_header(alone).notes[0]
+
+
+@pytest.mark.parametrize("description", [None, ome_xml("<TiffData/>", z=2), "shaped"])
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"photometric": "miniswhite"}, "photometric interpretation"),
+        ({"extratags": [(274, "H", 1, 3, False)]}, "orientation"),
+        ({"photometric": "palette"}, "palette"),
+    ],
+)
+def test_pages_that_mean_their_values_in_different_ways_are_refused(options, words, description):
+    if description == "shaped":
+        description = f'{{"shape": [2, {HEIGHT}, {WIDTH}], "axes": "ZYX"}}'
+    plain = {"photometric": "minisblack", "metadata": None, "contiguous": False}
+    first = plain | {"description": description}
+    if words == "palette":
+        first |= options | {"colormap": ramp((1, 0, 0))}
+        options = options | {"colormap": ramp((0, 1, 0))}
+    data = pages((picture(), first), (picture(2), plain | options))
+    with pytest.raises(BadImage, match=f"page 2 has another {words} than page 1"):
+        read_header(data, Reading(False, {"z": 2, "pages": 2}))
 
 
 def test_an_ome_file_that_lacks_pages_is_broken_and_entities_are_refused():
@@ -719,6 +858,9 @@ def test_black_is_said_only_of_what_is_black():
     flat[:, :, 2] = 200  # one value, but not black
     for some in (flat, flat[:20]):
         assert plane_with_signal(some, "green")[0] == 2
+    hot = black.copy()
+    hot[50, 50, 2] = 255  # one pixel is enough
+    assert plane_with_signal(hot, "green")[0] == 2
 
 
 # ---------------------------------------------------------------- settings and notes

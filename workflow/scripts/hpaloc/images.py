@@ -381,7 +381,12 @@ def _npy_layout(shape: tuple[int, ...], reading: Reading) -> tuple[tuple[int, in
     """Height, width and planes of an array without names of its axes, and whether planes come
     first."""
     kept = tuple(n for n in shape if n != 1) if len(shape) > 2 else shape
-    if len(kept) == 2:
+    # An axis of length 1 between two others can be the height of planes, or no axis at all.
+    between = any(
+        n == 1 and max(shape[:k]) > 1 and max(shape[k + 1 :]) > 1
+        for k, n in enumerate(shape[1:-1], 1)
+    )
+    if len(kept) == 2 and not between:
         return (*kept, 1), False
     if not reading.stacked:
         raise BadImage(

@@ -136,7 +136,9 @@ def _page_offsets(file: TiffFile, data: bytes) -> list[int]:
     found: list[int] = []
     seen = set()
     at = file.pages.first.offset
-    while at and at not in seen:
+    while at:
+        if at in seen:
+            raise BadImage("truncated or broken TIFF file (its list of pages is a circle)")
         try:
             tags, following = _tags(file, data, at)
         except struct.error:
@@ -238,7 +240,16 @@ def _of_series(file: TiffFile, data: bytes, offsets: list[int]) -> _Picture | No
     _check_values(shape)
     if series.kind == "shaped" and axes[-3:] == "QYX" and shape[-1] == 4 != shape[-3]:
         axes = f"{axes[:-3]}YXC"  # H × W × 4 without names: tifffile took the 4 for the width
+    told = _described_shape(page) if series.kind == "shaped" else ()
+    cut = math.prod(told) > math.prod(shape) and _ends_with(told, page.shape)
     count, rest = divmod(math.prod(shape), math.prod(page.shape))
+    found = len(offsets) - page.index if len(series._pages) == 1 else len(series)
+    single = series.transform is None and series.dataoffset is None and len(page.treeindex) == 1
+    if cut or (single and found < count):
+        raise BadImage(
+            f"truncated or broken TIFF file (its description names the shape {told or shape}, it"
+            f" has {len(offsets)} pages)"
+        )
     if rest:
         raise BadImage(f"a TIFF file whose pages do not fit its axes {axes} of {shape}")
     # Pages are parts of pictures where an axis after Y or X is no sample: all are read at once.
@@ -280,6 +291,17 @@ def _of_series(file: TiffFile, data: bytes, offsets: list[int]) -> _Picture | No
     return _Picture(
         page, axes, shape, 0, lambda index: series.asarray(maxworkers=1).reshape(shape), notes
     )
+
+
+def _described_shape(page: TiffPage) -> tuple[int, ...]:
+    """The shape in a description by tifffile, of all pages of the picture."""
+    found = tifffile.tifffile.shaped_description_metadata(page.shaped_description or "")
+    return tuple(found.get("shape", ()))
+
+
+def _ends_with(shape: tuple[int, ...], end: tuple[int, ...]) -> bool:
+    shape, end = (tuple(n for n in one if n != 1) for one in (shape, end))
+    return shape[len(shape) - len(end) :] == end
 
 
 def _of_pages(file: TiffFile, data: bytes) -> _Picture:
@@ -363,7 +385,7 @@ def _of_ome(file: TiffFile, data: bytes) -> tuple[_Picture | None, tuple[str, ..
         if lacking:
             raise _lacking(f"page {min(lacking)}", pages)
         if len(set(places.values())) < len(places):
-            raise _lacking(f"{len(places)} planes in {len(set(places.values()))} pages", pages)
+            raise _lacking(f"one page for several of {len(places)} planes", pages)
     if len(pages) == 1:
         return None, ()
     if len(images) > 1:
