@@ -13,8 +13,10 @@ demo: .venv/ready
 	$(SNAKEMAKE) --configfile config/demo.yaml
 	$(SNAKEMAKE) --report results/demo/report.html --configfile config/demo.yaml
 
+# A process for each core where tests share nothing; those of the workflow use both cores themselves.
 test: .venv/ready
-	.venv/bin/python -m pytest
+	.venv/bin/python -m pytest --numprocesses 2 --dist loadfile tests/unit tests/gpu
+	.venv/bin/python -m pytest tests/dag tests/e2e
 
 # On a SLURM that the tests start on this machine (root; apt-get install slurmctld slurmd
 # slurm-client): one submission, and everything that can happen to jobs, with the table of it.

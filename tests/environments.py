@@ -36,11 +36,16 @@ def programs_of(environment: str) -> set[str]:
 
 
 def modules_of(program: str) -> set[str]:
-    """Top modules of others that a program imports, at any time and through any of ours."""
+    """Top modules of others that a program imports, at any time and through any of ours.
+
+    But for triton, which comes with torch where that has CUDA and is not needed where it has not.
+    """
     names = set().union(*map(imports_of, program_files(program)))
     for name in WITHOUT_EFFECT & names:  # which are left out of program_files
         names |= imports_of(SCRIPTS.joinpath(*name.split(".")).with_suffix(".py"))
-    return {name.partition(".")[0] for name in names} - {"hpaloc"} - sys.stdlib_module_names
+    return (
+        {name.partition(".")[0] for name in names} - {"hpaloc", "triton"} - sys.stdlib_module_names
+    )
 
 
 def imports_of(path: Path) -> set[str]:

@@ -85,25 +85,16 @@ def test_the_memory_of_a_small_network_is_counted_or_does_not_fit(benchmark, tmp
     assert "does not fit" in short.read_text()
 
 
-@pytest.mark.slow
-def test_the_check_runs_all_its_parts_and_finds_that_values_are_wrong(benchmark, tmp_path) -> None:
-    """On the stand-in all values are zero: what compares values fails, what measures does not."""
+def test_the_check_goes_on_after_a_part_that_finds_wrong_values(benchmark, tmp_path) -> None:
+    """On the stand-in all values are zero: what compares values fails. All parts take some twenty
+    minutes there, most of it compiling: gpu_check.py --small runs them."""
     out = tmp_path / "check.md"
-    done = benchmark("gpu_check.py", "--small", "--minutes", "40", "--out", out, timeout=2500)
+    done = benchmark("gpu_check.py", "--small", "--parts", "images", "compare", "--out", out)
     assert done.returncode == 1, done.stderr[-2000:]
     parts = json.loads(out.with_suffix(".json").read_text())["parts"]
-    status = {name: part["status"] for name, part in parts.items()}
-    assert status == {
-        "images": "ok", "tests": "FAILED", "compare": "FAILED", "demo": "FAILED",
-        "speed": "ok", "restart": "ok", "rates": "ok", "memory": "ok",
-    }, {name: part["said"] for name, part in parts.items()}  # fmt: skip
-    last = done.stdout.splitlines()[-1]
-    assert last.startswith("NOT WELL; ok: images, speed")
-    # They failed by what they compare, and not by a fault of their own.
+    assert {name: part["status"] for name, part in parts.items()} == {
+        "images": "ok", "compare": "FAILED"
+    }  # fmt: skip
+    assert done.stdout.splitlines()[-1].startswith("NOT WELL; ok: images")
+    # It failed by what it compares, and not by a fault of its own.
     assert "float32: loss of the first step" in parts["compare"]["said"]
-    assert "the BCE does not fall" in parts["demo"]["said"]
-    reasons = re.findall(r"^(?:FAILED|ERROR) \S+ - (.*)$", parts["tests"]["output"], re.MULTILINE)
-    assert reasons
-    assert all(re.match("AssertionError|assert ", reason) for reason in reasons), reasons
-    assert "## Training and prediction" in out.read_text()
-    assert "## Memory of the GPU" in out.read_text()

@@ -33,7 +33,9 @@ SCRIPTS, BENCHMARKS = PROJECT / "workflow" / "scripts", PROJECT / "benchmarks"
 # Forked workers make the batches of some programs, threads those of others.
 WORKERS = ("train_fold", "predict_part", "measure_training_step", "feed", "train_step")
 THREADS = ("label_images", "measure_speed")
-NEITHER = ("predict_cpu",)  # takes the network's part of hpaloc.predict alone
+# Takes the network's part of hpaloc.predict alone; and what ends at once without a GPU, and with one
+# is made of the others.
+NEITHER = ("predict_cpu", "gpu_check", "gpu_memory")
 
 
 @cache

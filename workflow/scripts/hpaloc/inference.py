@@ -32,9 +32,12 @@ def on_gpu(networks: Sequence[Network], recipe: dict[str, Any], compute: Compute
     so on (see ``in_batches_that_fit``); a warning says so, once for a size. Raises the error where the
     weights or one image do not fit (see hpaloc.gpu_memory.is_shortage).
     """
-    networks = [folded(network).to(compute.device) for network in networks]
+    networks = [folded(network) for network in networks]
     for network in networks:
-        network.body.to(compute.dtype)  # now, and not in every batch
+        network.body.to(
+            compute.dtype
+        )  # now, and not in every batch; here, where memory is not short
+        network.to(compute.device)
     size, fitting = recipe["image_size"], recipe["batch_size"]
 
     def smaller(count: int) -> None:
