@@ -42,7 +42,9 @@ def gpu_environment(stand_in, tmp_path) -> Callable[..., dict[str, str]]:
 
     def environment(**settings: Any) -> dict[str, str]:
         options = {key: settings.pop(key, value) for key, value in _OPTIONS.items()}
-        return os.environ | {
+        # Other tests of this process may have set where compiled code is kept.
+        kept = {key: value for key, value in os.environ.items() if not key.endswith("_CACHE_DIR")}
+        return kept | {
             "LD_PRELOAD": str(stand_in / "libcuda.so.1"),
             "LD_LIBRARY_PATH": str(stand_in),
             "TRITON_LIBCUDA_PATH": str(stand_in),

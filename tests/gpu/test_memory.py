@@ -24,7 +24,7 @@ training.train_step = watched
 
 
 def test_batches_are_halved_where_memory_is_short(on_gpu) -> None:
-    found, _ = on_gpu(SPLIT, memory_gb=0.078)
+    found, _ = on_gpu(SPLIT, memory_gb=0.072)
     assert found["part"] in (2, 4) and found["short"]
     assert len(found["warnings"]) == 1 and "images of step" in found["warnings"][0]
 
@@ -54,24 +54,29 @@ def test_a_short_last_batch_leaves_the_full_ones_whole(on_gpu) -> None:
     assert log.count("did not hold the 60 images of step 3") == 1
 
 
-def test_a_new_attempt_tries_the_whole_batch_and_says_it_once(on_gpu) -> None:
-    code = """
-    from hpaloc.checkpoint import load_checkpoint, save_checkpoint
+def test_a_new_attempt_tries_the_whole_batch_and_says_it_once(on_gpu, tmp_path) -> None:
+    first = f"""
+    from hpaloc.checkpoint import save_checkpoint
     settings, data, compute = fold(precision="float32")
     state = trained(settings, data, compute)
-    folder = Path(tempfile.mkdtemp())
     setup = training.set_up(settings, 1, data, compute, None, training.ALONE, Checkpoint())
-    tensors = {"network": setup.network.state_dict(), "optimizer": setup.optimizer.state_dict()}
-    save_checkpoint(folder, training.replace(state, finished=False, **tensors))
-    parts, again = state.part_size, load_checkpoint(folder)
-    del setup, tensors
-    steps.clear()
-    again = trained(settings | {"epochs": 2}, data, compute, again)
-    result(parts=parts, steps=steps, warnings=again.warnings)
+    tensors = {{"network": setup.network.state_dict(), "optimizer": setup.optimizer.state_dict()}}
+    save_checkpoint(Path({str(tmp_path)!r}), training.replace(state, finished=False, **tensors))
+    result(part=state.part_size)
     """
-    found, _ = on_gpu(WATCHED + code.replace("\n    ", "\n"), memory_gb=0.078)
-    assert found["parts"] < 8
-    assert found["steps"][0][:2] == [8, 8]
+    found, _ = on_gpu(first, fake_cuda_no_memory_for_kernel_at=400)
+    assert found["part"] == 4
+    second = f"""
+    from hpaloc.checkpoint import load_checkpoint
+    settings, data, compute = fold(precision="float32", epochs=2)
+    state = trained(settings, data, compute, load_checkpoint(Path({str(tmp_path)!r})))
+    result(steps=steps, warnings=state.warnings)
+    """
+    found, _ = on_gpu(
+        WATCHED + second.replace("\n    ", "\n"), fake_cuda_no_memory_for_kernel_at=400
+    )
+    assert found["steps"][0] == [8, 8, 8]
+    assert [8, 8, 4] in found["steps"]
     assert len(found["warnings"]) == 1
 
 

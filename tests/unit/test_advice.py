@@ -26,7 +26,10 @@ ENDINGS = (
     "csv|json|parquet|txt|tsv|npy|npz|py|sha256|yaml|zip|xml|gz|jpg|png|tif|part|sif|db|safetensors"
 )
 # Of Snakemake and torch, and of what programs are told by these in the messages.
-OTHER_OPTIONS = {"--force", "--sdm", "--configfile", "--unlock", "--use-conda", "--cores"}
+OTHER_OPTIONS = {
+    "--force", "--sdm", "--configfile", "--unlock", "--use-conda", "--cores",
+    "--gpus", "--nv", "--apptainer-args", "--ulimit",
+}  # fmt: skip
 
 
 def strings(path: Path) -> Iterator[tuple[int, str]]:
