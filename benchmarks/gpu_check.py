@@ -41,6 +41,7 @@ from recipes import FLIPS, ROOT, paper_recipe
 
 from hpaloc import schedule
 from hpaloc.checkpoint import Checkpoint
+from hpaloc.compiled import GRAPHS
 from hpaloc.compute import Compute, choose_compute
 from hpaloc.config import resolve
 from hpaloc.device_batches import to_device
@@ -388,7 +389,7 @@ def best_constant(data: FoldData) -> float:
 
 def speed(folder: Path, small: bool) -> dict[str, Any]:
     """Steps of the paper's recipe on a batch that lies on the GPU: with and without
-    deterministic algorithms, and compiled; and the time until the first step."""
+    deterministic algorithms, compiled, and as CUDA graphs; and the time until the first step."""
     recipe, compute = _paper(small), choose_compute("auto", 8)
     rates = {}
     for name, is_on in (("deterministic", True), ("any algorithm", False)):
@@ -396,6 +397,7 @@ def speed(folder: Path, small: bool) -> dict[str, Any]:
         rates[name] = _rate(recipe | {"compile": False}, compute)[1]
     torch.use_deterministic_algorithms(True, warn_only=True)
     start, rates["compiled, deterministic"] = _rate(recipe | {"compile": True}, compute)
+    rates["the same as CUDA graphs"] = _rate(recipe | {"compile": GRAPHS}, compute)[1]
     said = ", ".join(f"{name} {rate:,.0f} images/s" for name, rate in rates.items())
     return {
         "said": f"{said}; {start:.0f} s to the first step, compiled",

@@ -82,6 +82,33 @@ def test_a_network_in_training_becomes_kernels(on_gpu) -> None:
 
 
 @pytest.mark.slow
+def test_full_batches_are_trained_as_cuda_graphs_where_that_is_asked_for(on_gpu) -> None:
+    """A forward and a backward graph a step, which nothing waits for; an epoch's last batch is not."""
+    found, log = on_gpu(
+        """
+        steps, made = [], training.train_step
+        def counted(setup, batch, *more):
+            fake_gpu.reset()
+            found = made(setup, batch, *more)
+            counters = fake_gpu.counters()
+            names = ("cudaGraphLaunch", "LAUNCHES_OF_TRITON")
+            steps.append([len(batch.targets), *(counters.get(name, 0) for name in names)])
+            return found
+        training.train_step = counted
+        settings, data, compute = fold(compile="graphs", images=66, epochs=2)
+        with fake_gpu.syncs() as waits:
+            state = trained(settings, data, compute)
+        result(steps=steps, waits=[place for place in waits if "train_step" in place])
+        """,
+        timeout=900,
+    )
+    assert "not compiled" not in log
+    assert [step for step in found["steps"][2:] if step[0] == 8] == [[8, 2, 0]] * 8
+    assert found["steps"][5] == [4, 0, 0]
+    assert not found["waits"]
+
+
+@pytest.mark.slow
 def test_the_networks_of_all_folds_are_compiled_once_and_small_batches_replayed(on_gpu) -> None:
     found, log = on_gpu(
         """

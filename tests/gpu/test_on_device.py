@@ -217,6 +217,18 @@ def test_a_compiled_step_is_the_eager_one(data) -> None:
     np.testing.assert_allclose(losses[1], losses[0], rtol=1e-3)
 
 
+def test_an_epoch_replayed_as_cuda_graphs_is_the_compiled_one(data) -> None:
+    """No step reads what the graph of another one has written: images, seeds or gradients."""
+    rows = data.rows[:40]  # full batches: another one is not replayed
+    data = dataclasses.replace(data, rows=rows, labels=data.labels[:40])
+    made = [
+        losses_of_an_epoch(data, GPU, compile=setting, dropout=0.1) for setting in (True, "graphs")
+    ]
+    assert len(made[0]) == 5
+    assert made[0].std() > 0
+    np.testing.assert_allclose(made[1], made[0], rtol=1e-3)
+
+
 def test_a_compiled_prediction_is_the_eager_one() -> None:
     network = uneven_network()
     (forward,) = ready([network], settings(compile=True, batch_size=16), "torch", GPU)

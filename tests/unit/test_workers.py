@@ -277,9 +277,10 @@ def cut_short(path: Path) -> None:
     ],
 )
 def test_a_worker_that_ends_is_an_error_of_the_program(tmp_path, ends, kind, words) -> None:
+    before = children()  # those of other tests
     with pytest.raises(kind, match=words):
         fed(lambda piece: ends(tmp_path / "file") if piece[0] == 7 else None)
-    assert not children()
+    assert children() == before
 
 
 def test_processes_that_cannot_be_started_are_no_defect(monkeypatch) -> None:
@@ -292,10 +293,10 @@ def test_processes_that_cannot_be_started_are_no_defect(monkeypatch) -> None:
         return real()
 
     monkeypatch.setattr(os, "fork", short)
-    files = os.listdir("/proc/self/fd")
+    files, before = os.listdir("/proc/self/fd"), children()
     with pytest.raises(InputError, match=r"3 of 4 cannot be started.*fewer threads"):
         Workers(4, lambda piece: None)
-    assert not children() and os.listdir("/proc/self/fd") == files
+    assert children() == before and os.listdir("/proc/self/fd") == files
 
 
 def test_workers_outlive_the_thread_that_started_them() -> None:

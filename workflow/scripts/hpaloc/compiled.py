@@ -18,10 +18,13 @@ from hpaloc.gpu_memory import is_shortage
 
 log = logging.getLogger("hpaloc")
 
+# The value of a recipe's ``compile`` that asks for CUDA graphs too.
+GRAPHS = "graphs"
+
 
 def wanted(setting: str | bool, compute: Compute) -> bool:
-    """Whether a recipe's ``compile`` asks for it: ``auto`` does on a GPU."""
-    return compute.device.type == "cuda" if setting == "auto" else bool(setting)
+    """Whether a recipe's ``compile`` asks for it: ``auto`` and ``graphs`` do on a GPU."""
+    return compute.device.type == "cuda" if setting in ("auto", GRAPHS) else bool(setting)
 
 
 def compiled(

@@ -17,7 +17,7 @@ from hpaloc import losses, schedule
 from hpaloc.batch_norm import share_batch_norm
 from hpaloc.checkpoint import Checkpoint
 from hpaloc.classes import CHANNELS, N_CLASSES
-from hpaloc.compiled import compiled, wanted
+from hpaloc.compiled import GRAPHS, compiled, wanted
 from hpaloc.compute import Compute
 from hpaloc.device_batches import on_device
 from hpaloc.feed import Batch
@@ -213,8 +213,11 @@ def compile_forward(setup: Setup, batch_size: int) -> None:
     )
     setup.forward = setup.network
     in_parts = batch_size < setup.recipe["batch_size"]
+    # Not in parts: a graph writes its gradients where those of the part before it still are.
+    graphs = setup.recipe["compile"] == GRAPHS and not in_parts
+    mode = "reduce-overhead" if graphs else None
     try:
-        setup.forward = compiled(setup.network, images, setup.compute, in_parts=in_parts)
+        setup.forward = compiled(setup.network, images, setup.compute, mode, in_parts)
         return
     except RuntimeError as error:
         if not is_shortage(error):
