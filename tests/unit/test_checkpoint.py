@@ -1,4 +1,5 @@
 import copy
+import os
 import resource
 import signal
 from dataclasses import replace
@@ -71,6 +72,8 @@ def test_old_files_go_and_those_an_export_needs_stay(tmp_path: Path) -> None:
         weights_file(tmp_path, epoch).touch()
     half_written = tmp_path / ".checkpoint.4711.part.pt"
     half_written.touch()
+    being_written = tmp_path / f".progress.{os.getpid()}.part.json"  # by another thread
+    being_written.touch()
     # The best epoch is the sixth: the fifth and the sixth are to be kept, and all later ones,
     # for a later epoch may yet be the best. The checkpoint before it knows the fifth as the best.
     forget_old(tmp_path, best_epochs=(5, 6), keep=2)
@@ -81,7 +84,7 @@ def test_old_files_go_and_those_an_export_needs_stay(tmp_path: Path) -> None:
         weights_file(tmp_path, 5),
         weights_file(tmp_path, 6),
     ]
-    assert not half_written.exists()
+    assert not half_written.exists() and being_written.exists()
     assert load_validation(tmp_path, 5)[0, 0] == 5
 
 

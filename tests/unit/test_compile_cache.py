@@ -136,12 +136,22 @@ def _attempt(compiler: _Compiler, folder: Path) -> None:
 
 def test_code_that_fails_is_compiled_once_more_without_it_and_removed(caplog) -> None:
     folder = use_folder()
-    (folder / "damaged").touch()
-    compiler = _Compiler(1, RuntimeError("Failed to import it\nand more"))
+    folder.mkdir(parents=True, exist_ok=True)
+    damaged, of_another_job = folder / "damaged", folder / "new"
+    damaged.touch()
+    os.utime(damaged, (1, 1))
+
+    class Beside(_Compiler):
+        def __call__(self) -> None:
+            of_another_job.touch()
+            super().__call__()
+
+    compiler = Beside(1, RuntimeError("Failed to import it\nand more"))
     _attempt(compiler, folder)
     assert compiler.folders[0] == str(folder) != compiler.folders[1] == os.environ[FOLDER]
     assert os.environ[TRITON] == f"{os.environ[FOLDER]}/triton"
-    assert not folder.exists() and "did not serve (Failed to import it)" in caplog.text
+    assert "did not serve (Failed to import it)" in caplog.text
+    assert not damaged.exists() and of_another_job.exists()
 
 
 def test_a_full_disk_is_left_for_another_one() -> None:

@@ -29,8 +29,8 @@ log = logging.getLogger("hpaloc")
 # What to do where the GPU's memory is short: of one GPU, and of several.
 NOT_ONE_IMAGE = (
     "Batches are split where memory is short, but not one image fits beside the network and its"
-    " optimizer: use a smaller image_size or network, a GPU with more memory, or end what else runs"
-    " on this one."
+    " optimizer: use a smaller image_size or network, compile: auto in place of graphs, a GPU with more"
+    " memory, or end what else runs on this one."
 )
 NOT_ITS_SHARE = (
     "Several GPUs that train a fold together do not split their shares of a batch, because one of"

@@ -182,8 +182,10 @@ def forget_old(folder: Path, best_epochs: tuple[int, int], keep: int) -> None:
     ``best_epochs`` are those of the last two checkpoints, the older one first. A best epoch is the
     exported one, or a later one will be: nothing before its ``keep`` epochs is needed.
     """
+    own = f".{os.getpid()}.part"  # such as how far training is, which is written meanwhile
     for path in folder.glob(".*.part.*"):
-        path.unlink()
+        if own not in path.name:
+            path.unlink(missing_ok=True)
     first = kept_epochs(best_epochs[0], keep).start
     for path in folder.glob("validation_*.npy"):
         if int(path.stem.split("_")[1]) < first:

@@ -34,14 +34,15 @@ def use_folder(cpuinfo: str | Path = "/proc/cpuinfo") -> Path:
 
     Each version of torch and of Python and each kind of processor has a folder of its own, for
     torch could take code of one processor for another that lacks its instructions. Several
-    processes and machines may share it. The variables that torch and Triton read are set, for the processes
-    of the compiler too; call this before anything is compiled.
+    processes and machines may share it. The variables that torch and Triton read are set, for the
+    processes of the compiler too; call this before anything is compiled.
     """
     name = _name(cpuinfo)
     if Path(os.environ.get(FOLDER, "")).name == name:
         return Path(os.environ[FOLDER])  # set here, or by a process that started this one
     candidates = [(base / name, False) for base in _named_by_the_user()]
-    candidates += [(base / name, True) for base in (_in_the_cache(), _among_temporary_files())]
+    own = (_in_the_cache(), _among_temporary_files())
+    candidates += [(base / name, True) for base in own if base]
     for folder, private in candidates:
         reason = _why_not(folder, private)
         if not reason:
@@ -66,27 +67,44 @@ def compile_twice(
     without that code.
 
     Damaged code would else keep every later process from compiling. Where the second attempt
-    succeeds, a warning says so and ``folder`` is emptied. Raises what the last attempt raises, and
+    succeeds, a warning says so, and what was in ``folder`` before the first one is removed; what
+    other jobs have stored since stays. Raises what the last attempt raises, and
     at once an error that ``is_final`` says has other causes.
     """
     # what_is_missing may have made a library of Triton's.
     had_code = folder.is_dir() and any(found.name != "triton" for found in folder.iterdir())
+    before = _time_at(folder)
     try:
         attempt()
         return
     except Exception as error:
         if is_final(error) or not (had_code or _is_of_a_disk(error)):
             raise
-        first = _first_line(error)
+        first, is_of_a_disk = _first_line(error), _is_of_a_disk(error)
     # Not in the handler: the exception's frames hold memory of the device.
     _forget_code()
     _set(_temporary() / folder.name)
     attempt()
+    if is_of_a_disk:
+        log.warning("compiled code cannot be kept in %s (%s)", folder, first)
+        return
     log.warning(
-        "the code kept in %s did not serve (%s): compiled anew, and that folder is emptied",
+        "the code kept in %s did not serve (%s): compiled anew, and that code is removed",
         folder, first,
     )  # fmt: skip
-    shutil.rmtree(folder, ignore_errors=True)
+    for path in folder.rglob("*"):
+        with contextlib.suppress(OSError):
+            if path.is_file() and path.stat().st_mtime < before:
+                path.unlink()
+
+
+def _time_at(folder: Path) -> float:
+    """Now, by the clock of the disk that ``folder`` is on."""
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            return os.fstat(file.fileno()).st_mtime
+    except OSError:
+        return 0.0
 
 
 def what_is_missing(device: str) -> str:
@@ -140,9 +158,10 @@ def _named_by_the_user() -> list[Path]:
     return [] if is_default else [folder]
 
 
-def _in_the_cache() -> Path:
+def _in_the_cache() -> Path | None:
     cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    return Path(cache).absolute() / "hpaloc"
+    # A container whose user has no name and no home.
+    return None if cache.startswith("~") else Path(cache).absolute() / "hpaloc"
 
 
 def _among_temporary_files() -> Path:

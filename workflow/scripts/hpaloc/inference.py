@@ -89,7 +89,9 @@ def in_batches_that_fit(
         before = size
         while True:
             try:
-                forward = made(size) if forward is None else forward
+                if forward is None:
+                    with torch.inference_mode(False):  # else it is compiled again for the batches
+                        forward = made(size)
                 found = work()
                 if size < before:
                     smaller(size)

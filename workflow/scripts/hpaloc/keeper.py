@@ -89,6 +89,7 @@ class Keeper:
             # A finished fold needs no more than its history, its weights and its probabilities.
             none = {"network": {}, "optimizer": {}, "scaler": {}} if state.finished else {}
             save_checkpoint(folder, replace(state, **none), ready)
+            ready()
             forget_old(folder, (best_before, state.best_epoch), keep)
 
         self._write(write, state)

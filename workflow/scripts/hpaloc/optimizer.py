@@ -85,7 +85,8 @@ class FlatAdadelta(torch.optim.Adadelta):
         (group,) = self.param_groups
         parameters, rho, eps = group["params"], group["rho"], group["eps"]
         square_avg, acc_delta = self._square_avg, self._acc_delta
-        gradient = torch.empty_like(square_avg)
+        # All memory before the first change: where it is short, nothing has been done.
+        gradient, ratio, below = (torch.empty_like(square_avg) for _ in range(3))
         views = _views(gradient, parameters)
         torch._foreach_copy_(views, [parameter.grad for parameter in parameters])
         if group["weight_decay"]:
@@ -101,7 +102,8 @@ class FlatAdadelta(torch.optim.Adadelta):
             keep = torch.where(skips, 1.0, rho).to(gradient.dtype)
             self._made += ~skips
         square_avg.mul_(keep).addcmul_(gradient, gradient, value=1 - rho)
-        ratio = acc_delta.add(eps).sqrt_().div_(square_avg.add(eps).sqrt_())
+        torch.add(square_avg, eps, out=below).sqrt_()
+        torch.add(acc_delta, eps, out=ratio).sqrt_().div_(below)
         delta = gradient.mul_(ratio)  # `views` are of this
         acc_delta.mul_(keep).addcmul_(delta, delta, value=1 - rho)
         torch._foreach_add_(parameters, views, alpha=-group["lr"])

@@ -166,7 +166,7 @@ def join(gpus: int) -> Ranks:
         torch.cuda.set_device(number)
         backend = "cpu:gloo,cuda:nccl"
     store = dist.TCPStore("127.0.0.1", port, is_master=False)
-    dist.init_process_group(backend, store=store, rank=number, world_size=count)
+    dist.init_process_group(backend, store=store, rank=number, world_size=count, timeout=_PATIENCE)
     waiting = dist.new_group(backend="gloo", timeout=_PATIENCE)
     return Ranks(number, count, waiting)
 

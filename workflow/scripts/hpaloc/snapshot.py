@@ -17,7 +17,7 @@ class Snapshots:
 
     From a GPU the copies are made by the stream that changes the tensors, before it changes them
     again, so that the program does not wait for them: the memory is pinned (as much as the state
-    has, 0.6 GB for SE-ResNeXt-101). Where it cannot be, the program waits for the copies.
+    has, rounded up to a power of two by torch: 1 GB for SE-ResNeXt-101). Where it cannot be, the program waits for the copies.
     """
 
     def __init__(self) -> None:

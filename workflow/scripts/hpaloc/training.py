@@ -212,6 +212,8 @@ def compile_forward(setup: Setup, batch_size: int) -> None:
         (batch_size, size, size, len(CHANNELS)), dtype=torch.uint8, device=setup.compute.device
     )
     setup.forward = setup.network
+    if setup.recipe["compile"] == GRAPHS:
+        torch.compiler.reset()  # gives back the memory of graphs that were recorded
     in_parts = batch_size < setup.recipe["batch_size"]
     # Not in parts: a graph writes its gradients where those of the part before it still are.
     graphs = setup.recipe["compile"] == GRAPHS and not in_parts
