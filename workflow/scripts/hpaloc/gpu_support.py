@@ -127,7 +127,7 @@ def _sign_of_a_gpu() -> str:
     first = (visible or "").split(",")[0].strip()
     if visible is not None and (not first or first.startswith("-")):
         return ""
-    if uuids := gpu_uuids():
+    if uuids := list(filter(None, gpu_uuids())):
         return f"nvidia-smi lists {len(uuids)}"
     devices = [*Path("/dev").glob("nvidia[0-9]*"), *Path("/proc/driver/nvidia/gpus").glob("*")]
     if devices:
