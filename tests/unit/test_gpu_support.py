@@ -30,10 +30,31 @@ PYPI_2_9 = ["sm_70", "sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120"]
         ((6, 1), PYPI_2_9, False),
         ((12, 1), PYPI_2_9, True),
         ((13, 0), PYPI_2_9, False),
+        ((8, 7), ["sm_80", "sm_86"], False),  # a Jetson
+        ((7, 2), PYPI_2_9, False),
+        ((8, 9), ["sm_87"], False),
+        ((8, 7), ["sm_80", "sm_87"], True),
+        ((8, 7), ["compute_80"], True),
     ],
 )
 def test_which_code_runs_on_which_gpu(capability, architectures, runs):
     assert runs_on(capability, architectures) is runs
+
+
+@pytest.mark.parametrize(
+    ("capability", "words"),
+    [((8, 7), "NVIDIA builds for Jetson"), ((7, 0), "the torch of requirements-cuda12.txt")],
+)
+def test_a_gpu_without_code_is_an_error_that_says_what_to_install(monkeypatch, capability, words):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.init", lambda: None)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    monkeypatch.setattr("torch.cuda.get_device_name", lambda index: "Orin")
+    monkeypatch.setattr("torch.cuda.get_device_capability", lambda index: capability)
+    monkeypatch.setattr("torch.cuda.get_arch_list", lambda: ["sm_75", "sm_80", "sm_90"])
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    with pytest.raises(InputError, match=f"GPU Orin has the architecture sm_.*install.*{words}"):
+        has_usable_gpu()
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,8 @@ from hpaloc.log import InputError
 from hpaloc.nvml import DRIVER, driver_version, gpu_uuids, load_library
 
 _VISIBLE = "CUDA_VISIBLE_DEVICES"
+# Boards with the GPU and the CPU in one chip (Jetson): binary code is for these or for the others.
+_JETSON = {(5, 3), (6, 2), (7, 2), (8, 7)}
 # The first driver of each major version of CUDA. It runs programs of all its minor versions.
 _FIRST_DRIVER = {"11": "450", "12": "525", "13": "580"}
 _ON_THE_CPU = (
@@ -57,8 +59,8 @@ def runs_on(capability: tuple[int, int], architectures: Iterable[str]) -> bool:
 
     ``architectures`` are names as ``torch.cuda.get_arch_list`` gives them. Binary code (``sm_80``)
     runs on GPUs of the same major version and the same or a higher minor one; that of one
-    architecture only (``sm_90a``) on this alone; PTX (``compute_90``) is compiled by the driver for
-    every later GPU.
+    architecture only (``sm_90a``), or of a Jetson, on this alone, and on a Jetson no other code
+    runs; PTX (``compute_90``) is compiled by the driver for every later GPU.
     """
     for name in architectures:
         kind, _, number = name.partition("_")
@@ -68,6 +70,8 @@ def runs_on(capability: tuple[int, int], architectures: Iterable[str]) -> bool:
             fits = capability == built_for
         elif kind == "compute" and not number.endswith("f"):
             fits = capability >= built_for
+        elif capability in _JETSON or built_for in _JETSON:
+            fits = capability == built_for
         else:
             fits = capability[0] == built_for[0] and capability >= built_for
         if fits:
@@ -103,6 +107,8 @@ def _check_that_it_is_available() -> None:
 
 def _torch_for(capability: tuple[int, int]) -> str:
     """What to install for a GPU that this torch has no code for."""
+    if capability in _JETSON:
+        return "install the torch that NVIDIA builds for Jetson (docs/gpus.md)"
     if capability >= (7, 5):
         return (
             "install the torch of requirements.txt, or a newer one where that is installed"
