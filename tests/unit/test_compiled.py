@@ -85,6 +85,19 @@ def test_where_no_compiler_works_the_network_goes_on_as_it_is(
     assert all(torch.equal(a, b) for a, b in zip(before, one.buffers(), strict=True))
 
 
+def test_the_warning_has_the_reason_and_not_who_raised_it(monkeypatch, caplog, tmp_path) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+
+    def fails(*_: object) -> None:
+        raise RuntimeError("backend='inductor' raised:\nGPUTooOld: sm_60 is too old.\n\nmore")
+
+    monkeypatch.setattr(torch, "compile", lambda network, **_: fails)
+    one = network()
+    assert compiled(one, IMAGES, CPU) is one
+    assert "half of the speed: GPUTooOld: sm_60 is too old. `compile" in caplog.text
+    assert "raised:" not in caplog.text
+
+
 def test_a_machine_without_a_compiler_is_not_made_to_compile(monkeypatch, caplog) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
     monkeypatch.setattr(torch, "compile", None)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from workspace import PROJECT
 
-from hpaloc import gpu_lock
+from hpaloc import gpu_lock, nvml
 from hpaloc.compute import choose_compute
 from hpaloc.gpu_lock import CLAIMED, VISIBLE, claim_gpus
 from hpaloc.log import InputError
@@ -201,7 +201,17 @@ def test_what_there_is_to_choose_from(jobs, monkeypatch, visible, count, names):
     if visible is not None:
         monkeypatch.setenv(VISIBLE, visible)
     monkeypatch.setattr("torch.cuda.device_count", counts(count))
+    monkeypatch.setattr("hpaloc.nvml.gpu_uuids", list)
     assert gpu_lock.visible_gpus() == names
+
+
+def test_gpus_that_others_have_are_no_choice(jobs, monkeypatch, card):
+    """A constraint of devices: NVML counts them, and CUDA does not."""
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 4)
+    card("GPU-1a")
+    assert gpu_lock.visible_gpus() == ["0"]
+    card()
+    assert gpu_lock.visible_gpus() == ["0", "1", "2", "3"]
 
 
 def counts(count: int | None):
@@ -250,10 +260,10 @@ def test_parts_of_a_gpu_train_no_fold_together(jobs, monkeypatch):
         claim_gpus(2, folder=jobs.folder)
 
 
-@pytest.mark.parametrize("nvml", [None, 999])  # not there; it cannot start
-def test_where_only_cuda_can_count_another_process_does_it(jobs, monkeypatch, tmp_path, nvml):
-    library = type("Library", (), {"nvmlInit": lambda self: nvml})
-    there = {"libcuda.so.1": library(), "libnvidia-ml.so.1": library() if nvml else None}
+@pytest.mark.parametrize("code", [None, 999])  # not there; it cannot start
+def test_where_only_cuda_can_count_another_process_does_it(jobs, monkeypatch, tmp_path, code):
+    library = type("Library", (), {"nvmlInit": lambda self: code})
+    there = {"libcuda.so.1": library(), "libnvidia-ml.so.1": library() if code else None}
     monkeypatch.setattr("hpaloc.nvml.load_library", there.get)
     monkeypatch.setattr("torch.cuda.device_count", counts(None))
     # What the other process imports.
@@ -315,6 +325,41 @@ def test_the_beginning_of_a_uuid_is_its_name_where_it_is_of_one_card_only(card):
     assert list(gpu_lock._cards(names).values()) == [
         "GPU-1a00", "GPU-1a", "GPU-1a11", "7", "MIG-GPU-1a0/1/0",
     ]  # fmt: skip
+
+
+class Nvml:
+    """A driver's library that shows four GPUs, some of them in a state (a code of NVML)."""
+
+    def __init__(self, states: dict[int, int]):
+        self.states = states
+        self.nvmlInit_v2 = self.nvmlShutdown = lambda: 0
+
+    def nvmlDeviceGetCount_v2(self, count) -> int:
+        count._obj.value = 4
+        return 0
+
+    def nvmlDeviceGetHandleByIndex_v2(self, index, gpu) -> int:
+        gpu._obj.value = index + 1
+        return self.states.get(index, 0)
+
+    def nvmlDeviceGetUUID(self, gpu, text, room) -> int:
+        text.value = f"GPU-{gpu.value}".encode()
+        return 0
+
+
+def test_a_gpu_that_is_lost_takes_no_lock_from_the_others(jobs, monkeypatch):
+    names = ["0", "1", "2", "3"]
+    no_permission, lost = 4, 15
+    monkeypatch.setattr("hpaloc.nvml.load_library", lambda name: Nvml({}))
+    claim_gpus(1, names, jobs.folder)
+    monkeypatch.delenv(CLAIMED)
+    monkeypatch.delenv(VISIBLE)
+    monkeypatch.setattr("hpaloc.nvml.load_library", lambda name: Nvml({2: lost}))
+    assert list(gpu_lock._cards(names).values()) == ["GPU-1", "GPU-2", "2", "GPU-4"]
+    claim_gpus(1, names, jobs.folder)
+    assert os.environ[VISIBLE] == "1"
+    monkeypatch.setattr("hpaloc.nvml.load_library", lambda name: Nvml({0: no_permission}))
+    assert nvml.gpu_uuids() == ["GPU-2", "GPU-3", "GPU-4"]
 
 
 def test_the_numbers_are_those_of_nvidia_smi_unless_somebody_gave_them(jobs, monkeypatch):

@@ -30,10 +30,31 @@ PYPI_2_9 = ["sm_70", "sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120"]
         ((6, 1), PYPI_2_9, False),
         ((12, 1), PYPI_2_9, True),
         ((13, 0), PYPI_2_9, False),
+        ((8, 7), ["sm_80", "sm_86"], False),  # a Jetson
+        ((7, 2), PYPI_2_9, False),
+        ((8, 9), ["sm_87"], False),
+        ((8, 7), ["sm_80", "sm_87"], True),
+        ((8, 7), ["compute_80"], True),
     ],
 )
 def test_which_code_runs_on_which_gpu(capability, architectures, runs):
     assert runs_on(capability, architectures) is runs
+
+
+@pytest.mark.parametrize(
+    ("capability", "words"),
+    [((8, 7), "NVIDIA builds for Jetson"), ((7, 0), "the torch of requirements-cuda12.txt")],
+)
+def test_a_gpu_without_code_is_an_error_that_says_what_to_install(monkeypatch, capability, words):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.init", lambda: None)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    monkeypatch.setattr("torch.cuda.get_device_name", lambda index: "Orin")
+    monkeypatch.setattr("torch.cuda.get_device_capability", lambda index: capability)
+    monkeypatch.setattr("torch.cuda.get_arch_list", lambda: ["sm_75", "sm_80", "sm_90"])
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    with pytest.raises(InputError, match=f"GPU Orin has the architecture sm_.*install.*{words}"):
+        has_usable_gpu()
 
 
 @pytest.mark.parametrize(
@@ -44,7 +65,7 @@ def test_which_code_runs_on_which_gpu(capability, architectures, runs):
             "The NVIDIA driver on your system is too old (found version 12020). Please update",
             (
                 r"driver 535\.1 \(CUDA 12\.2\) is too old for torch \S+ \(CUDA 13\.2\), which needs driver"
-                r" 580 or newer: update the driver, or install requirements-cuda12\.txt"
+                r" 580 or newer: update the driver, or install the torch of requirements-cuda12\.txt"
             ),
         ),
         (
@@ -63,6 +84,7 @@ def test_which_code_runs_on_which_gpu(capability, architectures, runs):
 )
 def test_every_reason_says_what_to_do(monkeypatch, cuda, error, words):
     monkeypatch.setattr("torch.version.cuda", cuda)
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")
     said = explained(error, "535.1")
     assert re.search(words, said)
@@ -121,5 +143,47 @@ def test_a_driver_without_a_gpu_is_no_gpu(without_gpu, monkeypatch):
 def test_a_torch_without_cuda_is_named_where_a_gpu_was_assigned(without_gpu, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     monkeypatch.setattr("torch.version.cuda", None)
-    with pytest.raises(InputError, match=rf"torch {re.escape(torch.__version__)} is built without"):
+    torch_here = rf"torch {re.escape(torch.__version__)} is built without CUDA: install"
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    with pytest.raises(InputError, match=f"{torch_here} requirements.txt or.*-cuda12.txt"):
         has_usable_gpu()
+    monkeypatch.setattr("platform.machine", lambda: "aarch64")
+    with pytest.raises(InputError, match=rf"{torch_here} torch 2\.9\.1 built for CUDA 12\.8 from"):
+        has_usable_gpu()
+
+
+@pytest.fixture
+def amd(without_gpu, monkeypatch):
+    """A torch for AMD, and a machine with such a GPU that torch cannot use."""
+    monkeypatch.setattr("torch.version.hip", "6.4")
+    for name in ("ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES"):
+        monkeypatch.delenv(name, raising=False)
+    (without_gpu / "dev" / "dri").mkdir(parents=True)
+    for name in ("kfd", "dri/renderD128"):
+        (without_gpu / "dev" / name).touch()
+    return without_gpu
+
+
+def test_a_gpu_of_amd_that_torch_cannot_use_is_an_error(amd, monkeypatch):
+    with pytest.raises(
+        InputError, match=r"/dev/kfd, .*renderD128\), but .*rocminfo.*gpus_per_fold"
+    ):
+        has_usable_gpu()
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    with pytest.raises(InputError, match=r"no rights on /dev/kfd: .*groups render and video"):
+        has_usable_gpu()
+
+
+def test_a_gpu_of_amd_that_was_assigned_and_is_not_there_is_an_error(amd, monkeypatch):
+    (amd / "dev" / "kfd").unlink()
+    assert has_usable_gpu() is False  # a GPU of another maker
+    monkeypatch.setenv("ROCR_VISIBLE_DEVICES", "0")
+    with pytest.raises(InputError, match=r"ROCR_VISIBLE_DEVICES=0\), but .*--device=/dev/kfd"):
+        has_usable_gpu()
+
+
+@pytest.mark.parametrize("name", ["ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES"])
+@pytest.mark.parametrize("visible", ["", "-1"])
+def test_gpus_of_amd_that_are_hidden_are_not_there(amd, monkeypatch, name, visible):
+    monkeypatch.setenv(name, visible)
+    assert has_usable_gpu() is False

@@ -2,6 +2,7 @@
 
 import errno
 import faulthandler
+import fcntl
 import mmap
 import os
 import signal
@@ -297,6 +298,62 @@ def test_processes_that_cannot_be_started_are_no_defect(monkeypatch) -> None:
     with pytest.raises(InputError, match=r"3 of 4 cannot be started.*fewer threads"):
         Workers(4, lambda piece: None)
     assert children() == before and os.listdir("/proc/self/fd") == files
+
+
+@pytest.mark.parametrize("call", [1, 2, 4])  # of the tasks, of what is done, of a second worker
+def test_open_files_that_are_short_are_no_defect(monkeypatch, call) -> None:
+    real, calls = os.pipe, []
+
+    def short():
+        calls.append(1)
+        if len(calls) == call:
+            raise OSError(errno.EMFILE, "Too many open files")
+        return real()
+
+    monkeypatch.setattr(os, "pipe", short)
+    files, before = os.listdir("/proc/self/fd"), children()
+    with pytest.raises(InputError, match=r"cannot be started \(Too many open files.*ulimit -n"):
+        Workers(4, lambda piece: None)
+    assert children() == before and os.listdir("/proc/self/fd") == files
+
+
+def test_threads_that_cannot_be_started_are_no_defect(monkeypatch) -> None:
+    def short(_) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", short)
+    with pytest.raises(InputError, match=r"of 2 cannot be started \(can't start.*fewer threads"):
+        fed(lambda piece: None)
+
+
+def too_late(*_: object) -> None:
+    raise TimeoutError("the program waits for its workers, which wait for it")
+
+
+def test_pipes_of_one_page_take_any_number_of_pieces(monkeypatch) -> None:
+    """As users with many pipes get them."""
+    real, page = os.pipe, os.sysconf("SC_PAGE_SIZE")
+
+    def small() -> tuple[int, int]:
+        ends = real()
+        fcntl.fcntl(ends[1], fcntl.F_SETPIPE_SZ, page)
+        return ends
+
+    monkeypatch.setattr(os, "pipe", small)
+    former = signal.signal(signal.SIGALRM, too_late)
+    signal.alarm(10)
+    try:
+        pieces = page // 4  # four times what a pipe holds
+        assert sorted(fed(lambda piece: None, pieces)) == list(range(pieces))
+
+        def broken(piece):
+            raise InputError("shard 3 is gone")
+
+        with pytest.raises(InputError, match="shard 3"):
+            fed(broken, pieces)
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, former)
 
 
 def test_workers_outlive_the_thread_that_started_them() -> None:

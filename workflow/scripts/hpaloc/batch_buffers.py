@@ -20,7 +20,7 @@ from hpaloc.workers import Piece, Workers
 SLOTS = 4
 # The most images that a worker takes at a time; a batch is shared out among all workers.
 _MOST_AT_A_TIME = 8
-# The most pieces of a batch: those of all buffers fit into the pipe to the workers.
+# The most pieces of a batch: those of all buffers fit into a pipe of one page, if it is read empty.
 _MOST_PIECES = 64
 
 # Writes the image at a position into its place in a buffer.

@@ -84,7 +84,7 @@ def compiled(
         # Anything else: a compiler fails in ways of its own.
         if is_shortage(error):
             raise
-        _warn(str(error).strip().partition("\n")[0] or type(error).__name__)
+        _warn(_first_reason(error))
         return network
     finally:
         network.train(training)
@@ -111,6 +111,13 @@ def compiled(
         return fast(filled)[: len(images)]
 
     return forward
+
+
+def _first_reason(error: Exception) -> str:
+    """The first line of an error that is a reason: torch puts ``backend='…' raised:`` before it."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    reasons = [line for line in lines if line and not line.endswith("raised:")]
+    return reasons[0].rstrip(".") if reasons else type(error).__name__
 
 
 def _warn(reason: str) -> None:

@@ -108,7 +108,9 @@ def visible_gpus() -> list[str]:
     if VISIBLE in os.environ:
         # CUDA takes them up to the first that it does not know.
         return chosen[:count]
-    return [str(number) for number in range(count)]
+    # Torch also counts those that this process has no permission for; CUDA numbers the others.
+    permitted = len(nvml.gpu_uuids()) or count
+    return [str(number) for number in range(min(count, permitted))]
 
 
 def _count_gpus() -> int:
@@ -229,7 +231,7 @@ def _cards(names: list[str]) -> dict[str, str]:
 
     def card(name: str) -> str:
         if name.isdecimal() and int(name) < len(uuids):
-            return uuids[int(name)]
+            return uuids[int(name)] or name
         # The beginning of a UUID is enough for CUDA.
         found = [uuid for uuid in uuids if name and uuid.startswith(name)]
         return found[0] if len(found) == 1 else name

@@ -5,6 +5,7 @@ used is an error. A machine without a GPU is not: there everything runs on the C
 """
 
 import os
+import platform
 import re
 import warnings
 from collections.abc import Iterable
@@ -16,6 +17,11 @@ from hpaloc.log import InputError
 from hpaloc.nvml import DRIVER, driver_version, gpu_uuids, load_library
 
 _VISIBLE = "CUDA_VISIBLE_DEVICES"
+# For GPUs of AMD: which of them a process may use.
+_VISIBLE_AMD = ("ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES")
+_KFD = "/dev/kfd"  # the device of AMD's driver, one for all GPUs
+# Boards with the GPU and the CPU in one chip (Jetson): binary code is for these or for the others.
+_JETSON = {(5, 3), (6, 2), (7, 2), (8, 7)}
 # The first driver of each major version of CUDA. It runs programs of all its minor versions.
 _FIRST_DRIVER = {"11": "450", "12": "525", "13": "580"}
 _ON_THE_CPU = (
@@ -31,7 +37,8 @@ def has_usable_gpu() -> bool:
     Call it after the GPUs are claimed. It starts CUDA if there is a GPU. Raises InputError where a
     GPU is there, or was assigned to this job, and torch cannot use it: a driver that is too old, a
     torch without CUDA, a container that keeps the devices out, a CUDA that does not start, an
-    architecture that this torch is not built for, or a GPU that another program has for itself.
+    architecture that this torch is not built for, a GPU that another program has for itself, or
+    missing rights on a GPU of AMD where torch is built for these (ROCm).
     """
     with warnings.catch_warnings(record=True) as caught:
         # Where torch warns of the reason, it is part of the error that is raised here.
@@ -43,10 +50,9 @@ def has_usable_gpu() -> bool:
         if not torch.version.hip:
             _check_architectures()
         _check_that_it_is_available()
-    elif not torch.version.hip and (sign := _sign_of_a_gpu()):
-        raise InputError(
-            f"A GPU is asked for and is there ({sign}), but {_reason()}. {_ON_THE_CPU}"
-        )
+    elif sign := _sign_of_an_amd_gpu() if torch.version.hip else _sign_of_a_gpu():
+        reason = _reason_of_amd() if torch.version.hip else _reason()
+        raise InputError(f"A GPU is asked for and is there ({sign}), but {reason}. {_ON_THE_CPU}")
     for warning in caught:
         warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
     return available
@@ -57,8 +63,8 @@ def runs_on(capability: tuple[int, int], architectures: Iterable[str]) -> bool:
 
     ``architectures`` are names as ``torch.cuda.get_arch_list`` gives them. Binary code (``sm_80``)
     runs on GPUs of the same major version and the same or a higher minor one; that of one
-    architecture only (``sm_90a``) on this alone; PTX (``compute_90``) is compiled by the driver for
-    every later GPU.
+    architecture only (``sm_90a``), or of a Jetson, on this alone, and on a Jetson no other code
+    runs; PTX (``compute_90``) is compiled by the driver for every later GPU.
     """
     for name in architectures:
         kind, _, number = name.partition("_")
@@ -68,6 +74,8 @@ def runs_on(capability: tuple[int, int], architectures: Iterable[str]) -> bool:
             fits = capability == built_for
         elif kind == "compute" and not number.endswith("f"):
             fits = capability >= built_for
+        elif capability in _JETSON or built_for in _JETSON:
+            fits = capability == built_for
         else:
             fits = capability[0] == built_for[0] and capability >= built_for
         if fits:
@@ -103,13 +111,15 @@ def _check_that_it_is_available() -> None:
 
 def _torch_for(capability: tuple[int, int]) -> str:
     """What to install for a GPU that this torch has no code for."""
+    if capability in _JETSON:
+        return "install the torch that NVIDIA builds for Jetson (docs/gpus.md)"
     if capability >= (7, 5):
         return (
             "install the torch of requirements.txt, or a newer one where that is installed"
             " (docs/gpus.md)"
         )
     if capability >= (7, 0):
-        return "install the torch of requirements-cuda12.txt, which has it (docs/gpus.md)"
+        return f"install {_for_cuda12()}, which has it (docs/gpus.md)"
     if capability >= (5, 0):
         return (
             "install the torch of requirements-cuda12.txt in its build for CUDA 12.6, which has"
@@ -127,7 +137,7 @@ def _sign_of_a_gpu() -> str:
     first = (visible or "").split(",")[0].strip()
     if visible is not None and (not first or first.startswith("-")):
         return ""
-    if uuids := gpu_uuids():
+    if uuids := list(filter(None, gpu_uuids())):
         return f"nvidia-smi lists {len(uuids)}"
     devices = [*Path("/dev").glob("nvidia[0-9]*"), *Path("/proc/driver/nvidia/gpus").glob("*")]
     if devices:
@@ -140,12 +150,47 @@ def _sign_of_a_gpu() -> str:
     return ""
 
 
+def _sign_of_an_amd_gpu() -> str:
+    """What shows that a GPU of AMD is there or was assigned to this job; empty where nothing is."""
+    assigned = [name for name in _VISIBLE_AMD if name in os.environ]
+    for name in assigned:
+        first = os.environ[name].split(",")[0].strip()
+        if not first or first.startswith("-"):  # hidden on purpose
+            return ""
+    if assigned:
+        return f"{assigned[0]}={os.environ[assigned[0]]}"
+    # AMD's driver without a GPU has the first only, a GPU of another maker the second only.
+    if Path(_KFD).exists() and (renders := sorted(Path("/dev/dri").glob("renderD*"))):
+        return f"{_KFD}, {renders[0]}"
+    return ""
+
+
+def _reason_of_amd() -> str:
+    this = f"torch {torch.__version__} (ROCm {torch.version.hip}) cannot use it"
+    if not Path(_KFD).exists():
+        return (
+            f"{this}, for there is no {_KFD}: install AMD's driver, or let the container have the"
+            f" devices (docker run --device={_KFD} --device=/dev/dri, apptainer --rocm)"
+        )
+    if not os.access(Path(_KFD), os.R_OK | os.W_OK):
+        return (
+            f"{this}, for you have no rights on {_KFD}: become a member of the groups render and"
+            " video, in a container too (docker run --group-add render --group-add video)"
+        )
+    return (
+        f"{this}: see what rocminfo says; it needs rights on {_KFD} and /dev/dri/renderD* (groups"
+        f" render and video), in a container both devices (docker run --device={_KFD}"
+        " --device=/dev/dri), and a GPU that this ROCm supports"
+    )
+
+
 def _reason() -> str:
     """Why torch cannot use the GPU, and what to do about it."""
     if torch.version.cuda is None:
         return (
-            f"torch {torch.__version__} is built without CUDA: install requirements.txt or, for an"
-            " older driver, requirements-cuda12.txt (docs/gpus.md)"
+            f"torch {torch.__version__} is built without CUDA: install"
+            f" {'requirements.txt or, for an older driver, ' if _is_x86() else ''}{_for_cuda12()}"
+            " (docs/gpus.md)"
         )
     try:
         torch.cuda.init()
@@ -163,7 +208,7 @@ def explained(error: str, driver: str | None) -> str:
         if driver is None:
             of_driver = f"of CUDA {version // 1000}.{version % 1000 // 10}"
         needed = _FIRST_DRIVER.get(major, "a newer one")
-        others = {"13": "install requirements-cuda12.txt, whose torch needs driver 525 or newer"}
+        others = {"13": f"install {_for_cuda12()}, which needs driver 525 or newer"}
         other = others.get(major, "install a torch for an older CUDA")
         return (
             f"the driver {of_driver} is too old for {_this_torch()}, which needs driver {needed} or"
@@ -184,6 +229,21 @@ def explained(error: str, driver: str | None) -> str:
     return (
         f"CUDA does not start: {error.strip().partition(chr(10))[0].rstrip('.')}. See what"
         " nvidia-smi says; a driver that was updated needs a restart of the machine"
+    )
+
+
+def _is_x86() -> bool:
+    return platform.machine() in ("x86_64", "AMD64")
+
+
+def _for_cuda12() -> str:
+    """The torch for CUDA 12, as something to install."""
+    if _is_x86():
+        return "the torch of requirements-cuda12.txt"
+    # The one that pip finds by itself is for the CPU.
+    return (
+        f"torch 2.9.1 built for CUDA 12.8 from PyTorch's own index (on {platform.machine()} the one"
+        " of requirements-cuda12.txt is for the CPU)"
     )
 
 

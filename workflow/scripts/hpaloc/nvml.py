@@ -22,7 +22,8 @@ def gpu_uuids() -> list[str]:
     """Returns the UUIDs (``GPU-…``) of the GPUs that this process may use, in PCI bus order.
 
     This is the order of ``nvidia-smi``, and of CUDA where ``CUDA_DEVICE_ORDER`` is ``PCI_BUS_ID``
-    or the GPUs are alike. The list is empty where NVML is missing or does not answer.
+    or the GPUs are alike. A GPU that the driver has lost is an empty text, so that the others keep
+    their places. The list is empty where NVML is missing or does not answer.
     """
     uuids = []
     with _nvml() as nvml:
@@ -35,7 +36,7 @@ def gpu_uuids() -> list[str]:
             if code == _NO_PERMISSION:
                 continue  # CUDA does not count it either
             if code or nvml.nvmlDeviceGetUUID(gpu, text, _ROOM):
-                return []
+                text.value = b""
             uuids.append(text.value.decode())
     return uuids
 

@@ -19,6 +19,7 @@ import struct
 import threading
 import time
 import traceback
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from multiprocessing.connection import wait
@@ -26,7 +27,7 @@ from multiprocessing.connection import wait
 from hpaloc.log import InputError
 from hpaloc.memory import keep_freed_memory
 
-# Four integers, 16 bytes: even a pipe of one page, as users with many pipes get, holds 256.
+# Four integers, 16 bytes: a whole number of them fills a page of a pipe, so that none is split.
 _MESSAGE = struct.Struct("4i")
 _CHECK_PARENT_S = 0.5
 _SIGNALS = {signal.SIGINT, signal.SIGTERM}
@@ -57,10 +58,17 @@ class Workers:
     def __init__(self, count: int, work: Callable[[Piece], None]):
         self._parent = os.getpid()
         self._processes: dict[int, int] = {}  # the read end of its pipe for an error: its id
-        self._tasks, self._done = os.pipe(), os.pipe()
+        self._tasks, self._done = (), ()
+        self._taken: deque[int] = deque()  # done, and read while there was no room for more work
         # Blocked before the fork, so that no signal finds a worker unprepared.
         former = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         try:
+            try:
+                self._tasks = os.pipe()
+                self._done = os.pipe()
+            except OSError as error:
+                raise _not_started("the pipes of worker processes", error.strerror) from None
+            os.set_blocking(self._tasks[1], False)
             for number in range(count):
                 self._start(work, f"worker process {number + 1} of {count}")
         except BaseException:
@@ -70,8 +78,20 @@ class Workers:
             signal.pthread_sigmask(signal.SIG_SETMASK, former)
 
     def put(self, piece: Piece) -> None:
-        """Queues a piece of work. At most 256 may be waiting: more may block for ever."""
-        os.write(self._tasks[1], _MESSAGE.pack(*piece))
+        """Queues a piece of work; where the pipe is full it waits until another piece is done.
+
+        A pipe may have one page only, as users with many pipes get, and that page is written anew
+        only once it is read to its end. Raises what ``next_done`` raises.
+        """
+        message = _MESSAGE.pack(*piece)
+        while True:
+            try:
+                os.write(self._tasks[1], message)
+                return
+            except BlockingIOError:
+                # A worker takes no work while it has no room to say what is done. A full pipe has
+                # work for it, so that it says something.
+                self._taken.append(self._read_done())
 
     def next_done(self) -> int:
         """Waits for the next piece that is done; returns the first number of it.
@@ -79,6 +99,9 @@ class Workers:
         Raises the error of a worker that failed, InputError for one that was killed for lack of
         memory or by a disk that failed, and RuntimeError for one that ended otherwise.
         """
+        return self._taken.popleft() if self._taken else self._read_done()
+
+    def _read_done(self) -> int:
         ready = wait([self._done[0], *self._processes])
         if self._done[0] in ready:
             return _MESSAGE.unpack(os.read(self._done[0], _MESSAGE.size))[0]
@@ -98,41 +121,42 @@ class Workers:
         self._processes, self._tasks, self._done = {}, (), ()
 
     def _start(self, work: Callable[[Piece], None], name: str) -> None:
-        error_read, error_write = os.pipe()
+        pipe = ()
         try:
+            pipe = error_read, error_write = os.pipe()
             process = os.fork()
         except OSError as error:
-            os.close(error_read)
-            os.close(error_write)
-            raise InputError(
-                f"{name} cannot be started ({error.strerror}): give the job fewer threads, as each"
-                " of them is a worker process, or more memory or processes (ulimit -u)."
-            ) from None
+            for end in pipe:
+                os.close(end)
+            raise _not_started(name, error.strerror) from None
         if process:
             # Closed before the next fork: the worker alone has it, and its end is the pipe's.
             os.close(error_write)
             self._processes[error_read] = process
             return
         try:
-            self._run(work, error_write)
+            self._run(work, name, error_write)
         finally:
             os._exit(1)
 
-    def _run(self, work: Callable[[Piece], None], errors: int) -> None:
+    def _run(self, work: Callable[[Piece], None], name: str, errors: int) -> None:
         """In the worker: works until the program is gone, or something fails."""
-        gc.freeze()  # what was inherited is not collected here: it may belong to a GPU
-        threading.Thread(target=_end_with, args=(self._parent,), daemon=True).start()
-        os.close(self._tasks[1])
-        os.close(self._done[0])
-        keep_freed_memory()
-        while message := os.read(self._tasks[0], _MESSAGE.size):
+        try:
+            gc.freeze()  # what was inherited is not collected here: it may belong to a GPU
+            watch = threading.Thread(target=_end_with, args=(self._parent,), daemon=True)
             try:
+                watch.start()
+            except RuntimeError as error:
+                raise _not_started(f"the watch of {name}", str(error)) from None
+            os.close(self._tasks[1])
+            os.close(self._done[0])
+            keep_freed_memory()
+            while message := os.read(self._tasks[0], _MESSAGE.size):
                 work(_MESSAGE.unpack(message))
-            except Exception as error:  # noqa: BLE001 - it is raised in the program
-                with os.fdopen(errors, "wb") as pipe:
-                    pipe.write(_pickled(error))
-                return
-            os.write(self._done[1], message)
+                os.write(self._done[1], message)
+        except Exception as error:  # noqa: BLE001 - it is raised in the program
+            with os.fdopen(errors, "wb") as pipe:
+                pipe.write(_pickled(error))
 
     def _error_of(self, pipe: int) -> BaseException:
         with os.fdopen(os.dup(pipe), "rb") as file:
@@ -147,6 +171,13 @@ class Workers:
         if cause := _CAUSES.get(name):
             return InputError(f"a worker process that makes batches was killed ({name}), {cause}.")
         return RuntimeError(f"a worker process that makes batches ended unexpectedly ({name})")
+
+
+def _not_started(name: str, reason: str) -> InputError:
+    return InputError(
+        f"{name} cannot be started ({reason}): give the job fewer threads, as each of them is a"
+        " worker process, or more memory, processes (ulimit -u) or open files (ulimit -n)."
+    )
 
 
 def _end_with(parent: int) -> None:
