@@ -102,7 +102,7 @@ def waiting(tmp_path):
 @pytest.mark.parametrize("name", ["gpu_check", "gpu_memory", "train_step"])
 def test_who_waits_for_a_gpu_says_so(waiting, name) -> None:
     process = waiting(name)
-    watchdog = threading.Timer(60, process.kill)
+    watchdog = threading.Timer(120, process.kill)
     watchdog.start()
     line = process.stderr.readline()
     watchdog.cancel()
@@ -111,7 +111,7 @@ def test_who_waits_for_a_gpu_says_so(waiting, name) -> None:
 
 def test_waiting_for_a_gpu_counts_against_the_time_of_the_check(waiting) -> None:
     process = waiting("gpu_check", "--minutes", "0.02")
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=120)
     assert process.returncode == 1
     assert "in use for all of --minutes 0.02" in said.splitlines()[-1]
 
