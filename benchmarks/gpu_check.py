@@ -7,7 +7,8 @@ The parts, each a process of its own with a limit on its time: the tests of test
 the first steps of training on the CPU and on the GPU, compared; a fold of the demo, by Snakemake;
 then measurements: the time of a step and of compiling, rates (train_step.py) and memory
 (gpu_memory.py). A part for which no time is left is skipped, and said to be. The last line says whether all
-is well, as does the exit status: 0, or 1. The table is written after every part.
+is well, as does the exit status: 0 where every check was made and nothing failed, else 1. The table
+is written after every part. Where other programs use the GPU it waits for it, within its time.
 """
 
 import argparse
@@ -41,7 +42,7 @@ from recipes import FLIPS, ROOT, paper_recipe
 
 from hpaloc import schedule
 from hpaloc.checkpoint import Checkpoint
-from hpaloc.compiled import GRAPHS
+from hpaloc.compiled import GRAPHS, wanted
 from hpaloc.compute import Compute, choose_compute
 from hpaloc.config import resolve
 from hpaloc.device_batches import to_device
@@ -113,8 +114,9 @@ def main(argv: list[str] | None = None) -> None:
         return
     if arguments.minutes <= 0:
         raise InputError(f"--minutes {arguments.minutes:g}: give a time, such as 12.")
+    begun = time.monotonic()
+    claim_within(arguments.minutes)  # before anything starts CUDA, and for all parts
     logging.getLogger("hpaloc").setLevel(logging.WARNING)
-    claim_gpus(1)  # before anything starts CUDA, and for all parts
     if not torch.cuda.is_available():
         raise InputError(
             f"no GPU that torch can use: torch {torch.__version__} is built for CUDA"
@@ -124,14 +126,13 @@ def main(argv: list[str] | None = None) -> None:
     command = shlex.join(["python", "benchmarks/gpu_check.py", *(argv or sys.argv[1:])])
     for number in (signal.SIGTERM, signal.SIGHUP):  # a part ends with this process
         signal.signal(number, lambda *_: sys.exit(1))
-    begun = time.monotonic()
     parts = [part for part in PARTS if arguments.parts is None or part.name in arguments.parts]
     folder = Path(tempfile.mkdtemp(prefix="gpu_check_"))
     outcomes: dict[Part, Outcome] = {}
     try:
         machine = _machine(folder, arguments.small)
         print(f"{machine['device']}, driver {machine['driver']}, torch {torch.__version__}")
-        out = arguments.out or ROOT / "benchmarks" / f"gpu_check_{_slug(machine['device'])}.md"
+        out = arguments.out or table_of(machine["device"], arguments.small)
         for number, part in enumerate(parts, 1):
             left = 60 * arguments.minutes - (time.monotonic() - begun)
             head = f"[{number} of {len(parts)}, {duration(max(0, left))} left] {part.name}"
@@ -141,15 +142,42 @@ def main(argv: list[str] | None = None) -> None:
             else:
                 outcomes[part] = run_part(part, folder, arguments.small, left, head)
             print(f"{head}: {outcomes[part].status}, {outcomes[part].said}", flush=True)
-            write_text(report(outcomes, machine, arguments, command), str(out))
+            is_over = number == len(parts)
+            write_text(report(outcomes, machine, arguments, command, is_over), str(out))
             record = {"machine": machine, "command": command, "parts": _as_json(outcomes)}
             write_text(json.dumps(record, indent=1), str(out.with_suffix(".json")))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     words = verdict(outcomes)
+    if arguments.small:
+        words += "; with small networks and few images, a trial of the program"
     print(f"{words} ({duration(time.monotonic() - begun)}; {out})")
     if not is_well(outcomes):
         sys.exit(1)
+
+
+def claim_within(minutes: float) -> None:
+    """Claims a GPU, which the log says where others have it. Raises InputError after ``minutes``."""
+
+    def give_up(*_: Any) -> None:
+        raise InputError(
+            f"the GPU was in use for all of --minutes {minutes:g}, and nothing was checked: see above"
+            " by what. Run again when that has ended."
+        )
+
+    former = signal.signal(signal.SIGALRM, give_up)
+    signal.setitimer(signal.ITIMER_REAL, 60 * minutes)
+    try:
+        claim_gpus(1)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, former)
+
+
+def table_of(device: str, small: bool) -> Path:
+    """Where the table goes by default: a trial with ``small`` networks replaces no real one."""
+    name = re.sub(r"[^a-z0-9]+", "_", device.lower()).strip("_")
+    return ROOT / "benchmarks" / f"gpu_check_{name}{'_small' if small else ''}.md"
 
 
 # Parts, as seen from outside.
@@ -391,29 +419,40 @@ def speed(folder: Path, small: bool) -> dict[str, Any]:
     """Steps of the paper's recipe on a batch that lies on the GPU: with and without
     deterministic algorithms, compiled, and as CUDA graphs; and the time until the first step."""
     recipe, compute = _paper(small), choose_compute("auto", 8)
-    rates = {}
+    measured = {}
     for name, is_on in (("deterministic", True), ("any algorithm", False)):
         torch.use_deterministic_algorithms(is_on, warn_only=True)
-        rates[name] = _rate(recipe | {"compile": False}, compute)[1]
+        measured[name] = _rate(recipe | {"compile": False}, compute)
     torch.use_deterministic_algorithms(True, warn_only=True)
-    start, rates["compiled, deterministic"] = _rate(recipe | {"compile": True}, compute)
-    rates["the same as CUDA graphs"] = _rate(recipe | {"compile": GRAPHS}, compute)[1]
+    measured["compiled, deterministic"] = _rate(recipe | {"compile": True}, compute)
+    start = measured["compiled, deterministic"]
+    measured["the same as CUDA graphs"] = _rate(recipe | {"compile": GRAPHS}, compute)
+    rates = {f"{name}{rate.remark}": rate.images_per_second for name, rate in measured.items()}
     said = ", ".join(f"{name} {rate:,.0f} images/s" for name, rate in rates.items())
     return {
-        "said": f"{said}; {start:.0f} s to the first step, compiled",
+        "said": f"{said}; {start.start_s:.0f} s to the first step, compiled{start.remark}",
         "rates": rates,
-        "start_s": start,
+        "start_s": start.start_s,
     }
 
 
 def restart(folder: Path, small: bool) -> dict[str, Any]:
     """The same start in another process, which finds what ``speed`` compiled."""
-    start, _ = _rate(_paper(small) | {"compile": True}, choose_compute("auto", 8))
-    return {"said": f"{start:.0f} s to the first step, compiled before", "start_s": start}
+    rate = _rate(_paper(small) | {"compile": True}, choose_compute("auto", 8))
+    said = f"{rate.start_s:.0f} s to the first step, compiled before{rate.remark}"
+    return {"said": said, "start_s": rate.start_s}
 
 
-def _rate(recipe: dict[str, Any], compute: Compute, seconds: float = 3) -> tuple[float, float]:
-    """Seconds until the first step was made, and images a second after it."""
+class Rate(NamedTuple):
+    """Seconds until the first step was made, images a second after it, and what has to stand
+    beside them: that the network was to be compiled and was not."""
+
+    start_s: float
+    images_per_second: float
+    remark: str
+
+
+def _rate(recipe: dict[str, Any], compute: Compute, seconds: float = 3) -> Rate:
     begun, size = time.monotonic(), recipe["batch_size"]
     data = made_fold(recipe["image_size"], size, 1, 0)
     state = Checkpoint(plateau=schedule.new_plateau(recipe["optimizer"]["learning_rate"]))
@@ -437,7 +476,9 @@ def _rate(recipe: dict[str, Any], compute: Compute, seconds: float = 3) -> tuple
             step(7 + made + number)
         made += 10
         torch.cuda.synchronize()
-    return start, made * size / (time.monotonic() - begun)
+    rate = made * size / (time.monotonic() - begun)
+    is_missing = wanted(recipe["compile"], compute) and setup.forward is setup.network
+    return Rate(start, rate, " (NOT COMPILED, see its output)" if is_missing else "")
 
 
 def _paper(small: bool) -> dict[str, Any]:
@@ -480,24 +521,33 @@ WITHIN: dict[str, Callable[[Path, bool], dict[str, Any]]] = {
 
 
 def is_well(outcomes: dict[Part, Outcome]) -> bool:
-    """Whether no part failed, and no check was skipped."""
-    return all(
-        outcome.status == OK or (outcome.status == SKIPPED and not part.is_check)
-        for part, outcome in outcomes.items()
+    """Whether every check of PARTS was made and is well, and no measurement failed."""
+    return not _failed(outcomes) and all(
+        _is_ok(part.name, outcomes) for part in PARTS if part.is_check
     )
+
+
+def _failed(outcomes: dict[Part, Outcome]) -> bool:
+    return any(outcome.status == FAILED for outcome in outcomes.values())
 
 
 def _is_ok(name: str, outcomes: dict[Part, Outcome]) -> bool:
     return any(part.name == name and outcome.status == OK for part, outcome in outcomes.items())
 
 
-def verdict(outcomes: dict[Part, Outcome]) -> str:
-    """All in one line."""
+def verdict(outcomes: dict[Part, Outcome], is_over: bool = True) -> str:
+    """All in one line; where it ``is_over`` not yet, what was found so far."""
+    if _failed(outcomes):
+        head = "NOT WELL"
+    elif not is_over:
+        head = "UNFINISHED"
+    else:
+        head = "ALL IS WELL" if is_well(outcomes) else "NOT ALL CHECKED"
     by_status = {
         status: [part.name for part, outcome in outcomes.items() if outcome.status == status]
         for status in (OK, FAILED, SKIPPED)
     }
-    words = ["ALL IS WELL" if is_well(outcomes) else "NOT WELL"]
+    words = [head]
     words += [f"{status}: {', '.join(names)}" for status, names in by_status.items() if names]
     ran = {part.name for part in outcomes}
     if missing := [part.name for part in PARTS if part.name not in ran]:
@@ -509,15 +559,12 @@ def _as_json(outcomes: dict[Part, Outcome]) -> dict[str, Any]:
     return {part.name: outcome._asdict() for part, outcome in outcomes.items()}
 
 
-def _slug(device: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "_", device.lower()).strip("_")
-
-
 def report(
     outcomes: dict[Part, Outcome],
     machine: dict[str, Any],
     arguments: argparse.Namespace,
     command: str,
+    is_over: bool,
 ) -> str:
     rows = "\n".join(
         f"| {part.name} | {part.what} | {outcome.status} | {outcome.seconds:.0f} s |"
@@ -538,7 +585,7 @@ def report(
 
 {datetime.date.today()}, {machine["device"]} ({machine["memory_mib"]:,} MiB, compute capability {machine["capability"]}),
 driver {machine["driver"]}, torch {torch.__version__}, timm {version("timm")}, Python {platform.python_version()}; {len(os.sched_getaffinity(0))} cores of
-{cpu_model()}. {verdict(outcomes)}.
+{cpu_model()}. {verdict(outcomes, is_over)}.
 {small if arguments.small else ""}
     {command}
 

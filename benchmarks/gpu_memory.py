@@ -27,6 +27,7 @@ import numpy as np
 import pandas as pd
 import torch
 from recipes import FLIPS, paper_recipe
+from warnings_said import warnings_that_begin
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "workflow" / "scripts"))
@@ -37,6 +38,7 @@ from hpaloc.compute import Compute, choose_compute, describe
 from hpaloc.feed import view_batches
 from hpaloc.files import write_text
 from hpaloc.fold_data import FoldData
+from hpaloc.gpu_lock import claim_gpus
 from hpaloc.gpu_memory import is_shortage
 from hpaloc.log import InputError, run_program
 from hpaloc.network import build_network
@@ -51,7 +53,6 @@ CARDS = {"16 GB": (15_360, 16_376), "24 GB": (23_028, 24_576), "80 GB": (81_559,
 # handles take about 500; the rest is for the workspaces of cuDNN where the count has none.
 BESIDE = 1_024
 NETWORKS = 10
-compiling_failed = False
 PAPER, SMALLER = "seresnext101_32x4d", "seresnext50_32x4d"
 
 
@@ -109,15 +110,14 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--out", help="table to write after every case (Markdown)")
     parser.add_argument("--json", help="the same as JSON")
     arguments = parser.parse_args(argv)
+    claim_gpus(1)  # before anything starts CUDA; it says so where it has to wait
     if not torch.cuda.is_available():
         raise InputError(
             "no GPU that torch can use: gpu_memory.py counts the memory of one, and there is"
             " nothing to count on a CPU."
         )
     command = shlex.join(["python", "benchmarks/gpu_memory.py", *(argv or sys.argv[1:])])
-    log = logging.getLogger("hpaloc")
-    log.setLevel(logging.WARNING)
-    log.addFilter(not_compiled)
+    logging.getLogger("hpaloc").setLevel(logging.WARNING)
     started = time.monotonic()
     compute = choose_compute("auto", arguments.workers)
     recipe = paper_recipe()
@@ -136,17 +136,8 @@ def main(argv: list[str] | None = None) -> None:
             write_text(json.dumps(as_records(found), indent=1), arguments.json)
 
 
-def not_compiled(record: logging.LogRecord) -> bool:
-    """Notes that a network which was to be compiled was not."""
-    global compiling_failed
-    compiling_failed = compiling_failed or record.getMessage().startswith("not compiled")
-    return True
-
-
 def peak(case: Case, paper: dict[str, Any], compute: Compute, workers: int) -> Peak | str:
     """The memory of a case at its peak, or why there is no such figure."""
-    global compiling_failed
-    compiling_failed = False
     recipe = paper | {
         "network": case.network,
         "image_size": case.size,
@@ -164,12 +155,13 @@ def peak(case: Case, paper: dict[str, Any], compute: Compute, workers: int) -> P
     torch.cuda.reset_peak_memory_stats()
     try:
         measured = trained if case.optimizer else predicted
-        part_size = measured(case, recipe, compute, workers)
+        with warnings_that_begin("not compiled") as not_compiled:
+            part_size = measured(case, recipe, compute, workers)
     except Exception as error:
         if not is_shortage(error):
             raise
         return "does not fit"
-    if compiling_failed:
+    if not_compiled:
         return "not compiled, see the log"
     return Peak(
         torch.cuda.max_memory_allocated() / MIB, torch.cuda.max_memory_reserved() / MIB, part_size
@@ -183,18 +175,19 @@ def trained(case: Case, recipe: dict[str, Any], compute: Compute, workers: int) 
         state = train(
             recipe | {"optimizer": settings}, 1, data, Checkpoint(), Path(folder), None, compute
         )
-    return state.part_size or case.batch
+    return min(state.part_size or case.batch, state.last_part_size or case.batch)
 
 
 def predicted(case: Case, recipe: dict[str, Any], compute: Compute, workers: int) -> int:
-    networks = ready(
-        [build_network(recipe).eval() for _ in range(NETWORKS)], recipe, "torch", compute
-    )
     data = made_fold(case.size, 1, 3 * case.batch, workers)
     views, rows = recipe["tta"]["prediction"], data.validation_rows
     batches = view_batches(data.arrays, rows, recipe, views, "prediction", workers, case.batch)
-    mean_probabilities(networks, batches, len(rows), views, compute)
-    return case.batch
+    networks = [build_network(recipe).eval() for _ in range(NETWORKS)]
+    with warnings_that_begin("the GPU's memory does not hold a batch") as smaller:
+        mean_probabilities(
+            ready(networks, recipe, "torch", compute), batches, len(rows), views, compute
+        )
+    return min((record.args[1] for record in smaller), default=case.batch)
 
 
 def made_fold(size: int, training: int, validation: int, workers: int) -> FoldData:
@@ -216,8 +209,11 @@ def row(case: Case, found: Peak | str) -> str:
     head = f"| {what} | {case.network} | {case.size} | {case.batch} | {how} |"
     if isinstance(found, str):
         return f"{head} {found} | | |"
-    parts = f" in parts of {found.part_size}" if found.part_size < case.batch else ""
-    return f"{head} {found.allocated:,.0f}{parts} | {found.reserved:,.0f} | {suffices(found)} |"
+    parts, cards = "", suffices(found)
+    if found.part_size < case.batch:  # what the whole batch takes was not seen
+        parts = f" in parts of {found.part_size}"
+        cards = "in parts here; other cards not known"
+    return f"{head} {found.allocated:,.0f}{parts} | {found.reserved:,.0f} | {cards} |"
 
 
 def suffices(found: Peak) -> str:

@@ -8,13 +8,20 @@ from torch import nn
 
 from hpaloc.compute import Compute
 
+# Values to copy and the side of matrices where little memory is free: they fit into caches, and
+# their kernels are too short to be limits.
+SMALL = 2**20, 512
+
 
 class Limits(NamedTuple):
-    """As measured: bytes copied (read and written) and floating-point operations a second."""
+    """As measured: bytes copied (read and written) and floating-point operations a second, with
+    ``copied`` bytes at a time and matrices of ``side`` × ``side``."""
 
     bytes_per_second: float
     operations_per_second: float
     bytes_per_value: int
+    copied: int
+    side: int
 
 
 def measure_limits(compute: Compute) -> Limits:
@@ -24,7 +31,7 @@ def measure_limits(compute: Compute) -> Limits:
     if on_gpu and torch.cuda.mem_get_info()[0] > 2**34:
         count, side = 2**28, 8192
     elif on_gpu and torch.cuda.mem_get_info()[0] < 2**30:
-        count, side = 2**20, 512
+        count, side = SMALL
     source = torch.zeros(count, dtype=torch.float32, device=compute.device)
     target = torch.empty_like(source)
     factors = torch.randn((side, side), device=compute.device).to(compute.dtype)
@@ -43,7 +50,17 @@ def measure_limits(compute: Compute) -> Limits:
 
     copying = best(lambda: target.copy_(source))
     multiplying = best(lambda: factors @ factors)
-    return Limits(8 * count / copying, 2 * side**3 / multiplying, compute.dtype.itemsize)
+    return Limits(
+        8 * count / copying, 2 * side**3 / multiplying, compute.dtype.itemsize, 4 * count, side
+    )
+
+
+def sizes_of(limits: Limits) -> str:
+    """What the limits were measured with, and that it says little where memory was short."""
+    words = f"{limits.copied // 2**20:,} MiB and matrices of {limits.side:,} × {limits.side:,}"
+    if limits.side == SMALL[1]:
+        words += "; too little memory was free for more, so that these are NOT the device's limits"
+    return words
 
 
 @torch.no_grad()

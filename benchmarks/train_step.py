@@ -49,11 +49,12 @@ from machine import cpu_model
 from made_images import make_images
 from recipes import FLIPS, paper_recipe
 from torch.utils.data import DataLoader, Dataset
+from warnings_said import warnings_that_begin
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "workflow" / "scripts"))
 
-from limits import Limits, bounds, measure_limits
+from limits import Limits, bounds, measure_limits, sizes_of
 
 from hpaloc import schedule
 from hpaloc.backends import ready
@@ -64,6 +65,7 @@ from hpaloc.device_batches import to_device
 from hpaloc.feed import Batch, view_batches
 from hpaloc.files import write_text
 from hpaloc.fold_data import FoldData
+from hpaloc.gpu_lock import claim_gpus
 from hpaloc.gpu_memory import is_shortage
 from hpaloc.log import InputError, run_program
 from hpaloc.network import build_network
@@ -105,10 +107,11 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--out", help="table to write (Markdown)")
     parser.add_argument("--json", help="every single measurement")
     arguments = parser.parse_args(argv)
-    logging.getLogger("hpaloc").setLevel(logging.WARNING)
     command = shlex.join(["python", "benchmarks/train_step.py", *(argv or sys.argv[1:])])
     if arguments.atlas:
         atlas_files(arguments.atlas)  # now, and not after an hour
+    claim_gpus(arguments.gpus)  # it says so where it has to wait
+    logging.getLogger("hpaloc").setLevel(logging.WARNING)
 
     paper = paper_recipe()
     compute = choose_compute("auto", arguments.workers, arguments.gpus)
@@ -243,11 +246,15 @@ def measure(
             forward(1), paths, recipe["image_size"], compute, window
         )
     found: Found = {name: [] for name in programs if any(map(name.startswith, arguments.only))}
+    not_compiled: set[str] = set()
     for _ in range(arguments.repeats):
         for name, values in found.items():
             if isinstance(values, str):
                 continue
-            rate = images_per_second(programs[name], Window(arguments.seconds, compute))
+            with warnings_that_begin("not compiled") as said:
+                rate = images_per_second(programs[name], Window(arguments.seconds, compute))
+            if said:
+                not_compiled.add(network_of(name))
             free_memory()
             if rate is None:
                 found[name] = NO_ROOM
@@ -255,9 +262,18 @@ def measure(
             if "four views" in name:
                 rate /= 4
             values.append(1000 / rate if "one image" in name else rate)
+    if not_compiled:
+        found["NOT COMPILED"] = f"{', '.join(sorted(not_compiled))}: rates of eager networks"
     if state.part_size:
         found["training in parts"] = f"of {state.part_size} images: the memory is short"
     return found
+
+
+def network_of(name: str) -> str:
+    """Which rows are measured with the same compiled network as the row ``name``."""
+    if name.startswith("training"):
+        return "training"
+    return "one image" if name.startswith("one image") else "forward and prediction"
 
 
 def images_per_second(program: Callable[["Window"], None], window: "Window") -> float | None:
@@ -436,7 +452,11 @@ def _train_beside(recipe: Any, arrays: Any, arguments: Any, barrier: Any, sender
     state = new_state(recipe)
     rates = []
     try:
-        setup = set_up(recipe, 1, data, compute, None, ALONE, state)
+        with warnings_that_begin("not compiled") as said:
+            setup = set_up(recipe, 1, data, compute, None, ALONE, state)
+        if said:
+            sender.send("not measured: not compiled, see the log")
+            return
         for _ in range(arguments.repeats):
             window = Window(arguments.seconds, compute, lambda: barrier.wait(1200))
             rate = images_per_second(lambda window: training(setup, state, window), window)
@@ -581,7 +601,7 @@ def report(
 Python {platform.python_version()}, torch {torch.__version__}, timm {version("timm")}. Load average {os.getloadavg()[1]:.1f}.
 Medians of {arguments.repeats} interleaved runs of {arguments.seconds:g} s; {arguments.images} images in the page
 cache. This device copies {limits.bytes_per_second / 1e9:,.0f} GB/s and multiplies {limits.operations_per_second / 1e12:,.1f} TFLOP/s (measured
-before).
+before, {sizes_of(limits)}).
 
     {command}
 

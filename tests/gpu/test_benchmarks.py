@@ -98,3 +98,36 @@ def test_the_check_goes_on_after_a_part_that_finds_wrong_values(benchmark, tmp_p
     assert done.stdout.splitlines()[-1].startswith("NOT WELL; ok: images")
     # It failed by what it compares, and not by a fault of its own.
     assert "float32: loss of the first step" in parts["compare"]["said"]
+
+
+def test_a_prediction_that_is_halved_is_not_the_memory_of_the_whole_batch(on_gpu) -> None:
+    found, log = on_gpu(
+        """
+        import sys
+        sys.path.insert(0, "benchmarks")
+        import gpu_memory
+        case = gpu_memory.Case("seresnext_small", 64, 256, "")
+        peak = gpu_memory.peak(case, gpu_memory.paper_recipe(), choose_compute("auto", 1), 1)
+        result(part_size=peak.part_size, row=gpu_memory.row(case, peak))
+        """,
+        memory_gb=0.1, omp_num_threads=1,
+    )  # fmt: skip
+    assert "does not hold a batch of 256" in log
+    assert found["part_size"] < 256
+    assert f"in parts of {found['part_size']}" in found["row"] and "not known" in found["row"]
+
+
+def test_rates_of_what_was_not_compiled_say_so(benchmark, tmp_path) -> None:
+    record, no_compiler = tmp_path / "table.json", {"cc": "/nonexistent", "cxx": "/nonexistent"}
+    options = [option for option in SMALL if option != "--eager"]
+    rows = ["--only", "training, batch", "--json", record]
+    done = benchmark("train_step.py", *options, *rows, **no_compiler)
+    assert done.returncode == 0, done.stderr[-2000:]
+    (result,) = json.loads(record.read_text()).values()
+    assert result["found"]["NOT COMPILED"].startswith("training: ")
+    assert "| NOT COMPILED | training" in done.stdout
+    done = benchmark(
+        "gpu_check.py", "--small", "--part", "restart", "--folder", tmp_path, **no_compiler
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "NOT COMPILED" in json.loads((tmp_path / "restart.json").read_text())["said"]
