@@ -28,7 +28,7 @@ ENDINGS = (
 # Of Snakemake and torch, and of what programs are told by these in the messages.
 OTHER_OPTIONS = {
     "--force", "--sdm", "--configfile", "--unlock", "--use-conda", "--cores",
-    "--gpus", "--nv", "--apptainer-args", "--ulimit",
+    "--gpus", "--nv", "--rocm", "--device", "--group-add", "--apptainer-args", "--ulimit",
 }  # fmt: skip
 
 
