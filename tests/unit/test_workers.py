@@ -284,35 +284,31 @@ def test_a_worker_that_ends_is_an_error_of_the_program(tmp_path, ends, kind, wor
     assert children() == before
 
 
-def test_processes_that_cannot_be_started_are_no_defect(monkeypatch) -> None:
-    real, calls = os.fork, []
-
-    def short():
-        calls.append(1)
-        if len(calls) == 3:
-            raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
-        return real()
-
-    monkeypatch.setattr(os, "fork", short)
-    files, before = os.listdir("/proc/self/fd"), children()
-    with pytest.raises(InputError, match=r"3 of 4 cannot be started.*fewer threads"):
-        Workers(4, lambda piece: None)
-    assert children() == before and os.listdir("/proc/self/fd") == files
-
-
-@pytest.mark.parametrize("call", [1, 2, 4])  # of the tasks, of what is done, of a second worker
-def test_open_files_that_are_short_are_no_defect(monkeypatch, call) -> None:
-    real, calls = os.pipe, []
+@pytest.mark.parametrize(
+    ("name", "call", "number", "words"),
+    [
+        ("fork", 3, errno.EAGAIN, r"3 of 4 cannot be started.*fewer threads"),
+        # Of the tasks, of what is done, of a second worker.
+        *(
+            ("pipe", call, errno.EMFILE, r"cannot be started \(Too many.*ulimit -n")
+            for call in (1, 2, 4)
+        ),
+    ],
+)
+def test_processes_and_files_that_are_short_are_no_defect(
+    monkeypatch, name, call, number, words
+) -> None:
+    real, calls = getattr(os, name), []
 
     def short():
         calls.append(1)
         if len(calls) == call:
-            raise OSError(errno.EMFILE, "Too many open files")
+            raise OSError(number, os.strerror(number))
         return real()
 
-    monkeypatch.setattr(os, "pipe", short)
+    monkeypatch.setattr(os, name, short)
     files, before = os.listdir("/proc/self/fd"), children()
-    with pytest.raises(InputError, match=r"cannot be started \(Too many open files.*ulimit -n"):
+    with pytest.raises(InputError, match=words):
         Workers(4, lambda piece: None)
     assert children() == before and os.listdir("/proc/self/fd") == files
 
